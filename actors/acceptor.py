@@ -1,0 +1,60 @@
+"""The acceptor's shell: one transaction of the journal for everything that has arrived."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..core.acceptor import Acceptor
+from ..core.effects import Role
+from ..storage.directory import DataDirectory
+from ..storage.journal import Journal
+from ..transport.sockets import Socket
+from .links import Links
+from .shell import Fate, Shell
+
+
+class AcceptorShell(Shell):
+    """Owns the journal."""
+
+    role_name = "acceptor"
+
+    def __init__(
+        self, fate: Fate, links: Links, port: Socket, members: tuple[int, ...], directory: DataDirectory, applied: int
+    ) -> None:
+        """Take over the bound port; the journal is opened in the actor's thread."""
+        super().__init__(fate, links)
+        self.port = port
+        self.members = members
+        self.directory = directory
+        self.applied = applied
+        self.journal: Journal | None = None
+        self.commits = 0
+
+    def set_up(self) -> Any:
+        """Open the journal and build the core from it."""
+        self.journal = self.directory.open_journal()
+        kept = self.journal.load()
+        self.core = Acceptor(
+            self.links.sender.node,
+            self.members,
+            promised=kept.promised,
+            votes=kept.votes,
+            truncated_upto=kept.truncated_upto,
+            watermark=kept.watermark,
+            applied_upto=self.applied,
+        )
+        self.inbox.read_from(self.port, self.links.reader(self.port, Role.ACCEPTOR))
+        self.speak(self.core.recover().sends)
+        return self.core.promised
+
+    def commit(self, writes: Sequence[Any]) -> None:
+        """Write and sync, all in one transaction."""
+        assert self.journal is not None
+        self.journal.commit(writes)
+        self.commits += 1
+        self.links.tallies.count("journal_commits")
+
+    def tear_down(self) -> None:
+        """Close the journal and the port."""
+        if self.journal is not None:
+            self.journal.close()
+        self.port.close()

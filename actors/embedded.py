@@ -1,0 +1,98 @@
+"""An embedded service: one node in this process, the same code as a node of a cluster."""
+
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+from typing import Self
+
+from ..core import limits
+from .node import AddressInUse, Node, NodeConfig
+
+TRIES = 20
+
+
+class Embedded:
+    """A one-node service in this process; stops, and removes a temporary directory, at the end of `with`."""
+
+    def __init__(self, data: str | Path | None = None, port: int | None = None) -> None:
+        """Start the service.
+
+        Args:
+            data: the directory that keeps its state; None for a temporary one.
+            port: its base port on the loopback interface; None for a free one.
+
+        Raises:
+            AddressInUse: the port, or one of the four above it, is taken.
+            ForeignDatabase, Corrupt: the directory is not usable.
+        """
+        self._temporary = tempfile.mkdtemp(prefix="lessor-") if data is None else None
+        directory = Path(self._temporary or data or ".")
+        self._node = self._start(directory, port)
+
+    def _start(self, directory: Path, port: int | None) -> Node:
+        for attempt in range(TRIES):
+            base = port if port is not None else free_base_port()
+            try:
+                return Node(NodeConfig(1, {1: f"tcp://127.0.0.1:{base}"}, directory)).start()
+            except AddressInUse:
+                # somebody took the free port between the look and the bind
+                if port is not None or attempt == TRIES - 1:
+                    self._remove()
+                    raise
+            except BaseException:
+                self._remove()
+                raise
+        raise AssertionError("the last try returns or raises")
+
+    @property
+    def endpoints(self) -> str:
+        """Where to connect: `lessor.connect(node.endpoints)`."""
+        return self._node.endpoints
+
+    @property
+    def failure(self) -> tuple[str, BaseException] | None:
+        """The role that failed, and its error; None while all is well."""
+        return self._node.failure
+
+    def stop(self) -> None:
+        """Stop the service. May be called twice."""
+        self._node.stop()
+        self._remove()
+
+    def _remove(self) -> None:
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        """Return the service itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop the service."""
+        self.stop()
+
+
+def free_base_port(host: str = "127.0.0.1") -> int:
+    """Return a port that is free now, with the ports above it that a node needs."""
+    for _ in range(100):
+        probes = []
+        try:
+            first = socket.socket()
+            probes.append(first)
+            first.bind((host, 0))
+            base = first.getsockname()[1]
+            if base + limits.PORTS_PER_NODE > 65535:
+                continue
+            for port in range(base + 1, base + limits.PORTS_PER_NODE):
+                probe = socket.socket()
+                probes.append(probe)
+                probe.bind((host, port))
+        except OSError:
+            continue
+        else:
+            return int(base)
+        finally:
+            for probe in probes:
+                probe.close()
+    raise AddressInUse(f"no {limits.PORTS_PER_NODE} free ports in a row were found on {host}")

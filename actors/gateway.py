@@ -1,0 +1,95 @@
+"""The client gateway's shell: packets from and to clients."""
+
+from typing import Any
+
+from ..core.effects import Connection, Send
+from ..core.encoding import INT_MAX
+from ..core.errors import Malformed
+from ..core.gateway import Counters, FromClient, Gateway, NodeFacts
+from ..core.requests import Counter, Rejected, Request, StatusRequest
+from ..transport.packets import BadMessage, decode_packet, encode_packet
+from ..transport.sockets import Socket, monitor_trouble, read_monitor, receive, send
+from .links import Links
+from .shell import Fate, Shell
+
+
+class GatewayShell(Shell):
+    """Owns the clients' port."""
+
+    role_name = "gateway"
+
+    def __init__(self, fate: Fate, links: Links, port: Socket, peer_ports: list[Socket], facts: NodeFacts) -> None:
+        """Take over the bound port; `peer_ports` are watched for connections that are not of our protocol."""
+        super().__init__(fate, links)
+        self.port = port
+        self.facts = facts
+        self._monitors = [monitor_trouble(watched) for watched in (port, *peer_ports)]
+
+    def set_up(self) -> None:
+        """Build the core."""
+        self.core = Gateway(self.facts)
+        self.inbox.read_from(self.port, self._read)
+        for monitor in self._monitors:
+            self.inbox.read_from(monitor, self._watch(monitor))
+
+    def _read(self, batch: list[Any]) -> None:
+        for frames in receive(self.port):
+            connection = Connection(frames[0])
+            try:
+                messages = decode_packet(frames[-1])
+            except Malformed as error:
+                self.links.tallies.complain("packets_malformed", f"from a client: {error}")
+                self._answer(connection, [Rejected(0, str(error)[:1000])])
+                continue
+            for message in messages:
+                self._take(connection, message, batch)
+
+    def _take(self, connection: Connection, message: Any, batch: list[Any]) -> None:
+        if isinstance(message, Request):
+            batch.append(FromClient(connection, message))
+        elif isinstance(message, StatusRequest):
+            tallies = self.links.tallies.counts
+            counters = tuple(Counter(name, tallies[name]) for name in sorted(tallies)[:60])
+            batch.append(Counters((*counters, Counter("requests_answered", self.core.answered))))
+            batch.append(FromClient(connection, message))
+        else:
+            error = message.error if isinstance(message, BadMessage) else f"{type(message).__name__} is no request"
+            self.links.tallies.complain("messages_malformed", f"from a client: {error}")
+            self._answer(connection, [Rejected(_number_of(message), error[:1000])])
+
+    def _watch(self, monitor: Socket) -> Any:
+        def read(_: list[Any]) -> None:
+            for _event in read_monitor(monitor):
+                self.links.tallies.complain("handshakes_failed", "a connection does not speak ZeroMQ's protocol")
+
+        return read
+
+    def speak(self, sends: list[Send]) -> None:
+        """Answer each client in one packet; tell the roles the rest."""
+        answers: dict[Connection, list[Any]] = {}
+        others: list[Send] = []
+        for item in sends:
+            if isinstance(item.to, Connection):
+                answers.setdefault(item.to, []).append(item.message)
+            else:
+                others.append(item)
+        for connection, messages in answers.items():
+            self._answer(connection, messages)
+        self.links.speak(others)
+
+    def _answer(self, connection: Connection, messages: list[Any]) -> None:
+        if not send(self.port, [connection.identity, encode_packet(messages)]):
+            self.links.tallies.count("answers_dropped")
+
+    def tear_down(self) -> None:
+        """Close the port."""
+        for monitor in self._monitors:
+            monitor.close()
+        self.port.close()
+
+
+def _number_of(message: Any) -> int:
+    """Return the number of a request that could not be read, 0 if even that cannot be made out."""
+    raw = getattr(message, "raw", None)
+    number = raw[2] if type(raw) is list and len(raw) > 2 else 0
+    return number if type(number) is int and 0 <= number <= INT_MAX else 0

@@ -1,0 +1,110 @@
+"""An inbox that hands over everything that has arrived, by tell and by socket, as one batch: so a commit serves many.
+
+It takes Pykka's place for the queue of an actor (`_create_actor_inbox` is its seam for new actor types). The actor's
+own thread polls its sockets here, which saves a thread for each socket and two hand-offs for each message.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import zmq
+
+from ..transport.sockets import Socket, readable
+from ..transport.waker import make_waker
+
+
+class Envelope(Protocol):
+    """Pykka's envelope: a message, and where to put the answer if one is wanted."""
+
+    message: Any
+    reply_to: Any
+
+
+class Batch:
+    """All messages that had arrived when the actor looked; empty when only time has passed."""
+
+    __slots__ = ("message", "messages", "reply_to")
+
+    def __init__(self, messages: list[Any]) -> None:
+        """Be envelope and message at once."""
+        self.messages = messages
+        self.message = self
+        self.reply_to = None
+
+
+class Inbox:
+    """A queue that is also a poller. `put` may be called from any thread, all else from the actor's own."""
+
+    def __init__(self) -> None:
+        """Start with no socket, and with the wish to be woken at once, for a first look at the clock."""
+        self.wake_at_ms: int | None = 0
+        self._queue: deque[Envelope] = deque()
+        self._waker = make_waker()
+        self._asleep = False
+        self._readers: list[tuple[Socket, Callable[[list[Any]], None]]] = []
+        self._poller = zmq.Poller()
+        self._poller.register(self._waker.fileno(), zmq.POLLIN)
+        self._closed = False
+
+    def read_from(self, socket: Socket, reader: Callable[[list[Any]], None]) -> None:
+        """Have `reader` append what `socket` has received to each batch."""
+        self._readers.append((socket, reader))
+        self._poller.register(socket, zmq.POLLIN)
+
+    def put(self, envelope: Envelope, /) -> None:
+        """Add an envelope and wake the actor if it sleeps."""
+        self._queue.append(envelope)
+        if self._asleep and not self._closed:
+            self._asleep = False
+            self._waker.ring()
+
+    def empty(self) -> bool:
+        """Return whether no envelope is left (Pykka asks when the actor has stopped)."""
+        return not self._queue
+
+    def get(self) -> Envelope:
+        """Wait for messages, or for the time that the actor wants to be woken at, and return all there is."""
+        if self._closed:
+            return self._queue.popleft()
+        while True:
+            batch: list[Any] = []
+            control = self._take_told(batch)
+            if control is not None:
+                return control
+            for socket, reader in self._readers:
+                if readable(socket):
+                    reader(batch)
+            if batch:
+                return Batch(batch)
+            wait_ms = self._wait_ms()
+            if wait_ms == 0:
+                return Batch(batch)
+            self._asleep = True
+            if not self._queue:  # what was put before `_asleep` was set has not rung
+                self._poller.poll(wait_ms)
+            self._asleep = False
+            self._waker.hush()
+
+    def close(self) -> None:
+        """Let go of the waker; called by the actor at its end."""
+        self._closed = True
+        self._waker.close()
+
+    def _take_told(self, batch: list[Any]) -> Envelope | None:
+        queue = self._queue
+        while queue:
+            envelope = queue[0]
+            if envelope.reply_to is not None or type(envelope.message).__module__.startswith("pykka"):
+                # one of Pykka's own, such as the order to stop: on its own, after what came before it
+                if batch:
+                    return Batch(batch)
+                return queue.popleft()
+            batch.append(queue.popleft().message)
+        return None
+
+    def _wait_ms(self) -> int | None:
+        if self.wake_at_ms is None:
+            return None
+        return max(0, self.wake_at_ms - time.monotonic_ns() // 1_000_000)

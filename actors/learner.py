@@ -1,0 +1,75 @@
+"""The learner's shell: keeps the lease tables, and publishes the feed from its own thread."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..core.effects import Role
+from ..core.learner import Events, Learner
+from ..core.messages import ReplaceState, SaveState
+from ..storage.directory import DataDirectory
+from ..storage.lease_tables import LeaseTables
+from ..transport.feed import FeedPublisher
+from ..transport.sockets import Socket
+from .links import Links
+from .shell import Fate, Shell
+
+
+class FeedRef:
+    """The feed, told like any other role; it is published in the thread of the learner."""
+
+    def __init__(self, feed: FeedPublisher) -> None:
+        """Wrap the publisher."""
+        self.feed = feed
+
+    def tell(self, message: Events) -> None:
+        """Publish events."""
+        self.feed.publish(message.events)
+
+
+class LearnerShell(Shell):
+    """Owns the lease tables. They are written behind the answers: the journal can replay what they lack."""
+
+    role_name = "learner"
+
+    def __init__(
+        self,
+        fate: Fate,
+        links: Links,
+        port: Socket,
+        feed: FeedPublisher,
+        members: tuple[int, ...],
+        directory: DataDirectory,
+    ) -> None:
+        """Take over the bound ports; the tables are opened in the actor's thread."""
+        super().__init__(fate, links)
+        self.port = port
+        self.feed = feed
+        self.members = members
+        self.directory = directory
+        self.tables: LeaseTables | None = None
+
+    def set_up(self) -> Any:
+        """Open the tables and build the core from them."""
+        self.tables = self.directory.open_lease_tables()
+        self.core = Learner(self.links.sender.node, self.members, self.tables.load())
+        self.links.locals[Role.FEED] = FeedRef(self.feed)
+        self.inbox.read_from(self.port, self.links.reader(self.port, Role.LEARNER))
+        return self.core.applied_upto
+
+    def commit(self, writes: Sequence[Any]) -> None:
+        """Write the lease state down as of now; several requests of one batch are one."""
+        assert self.tables is not None
+        state = self.core.state
+        if any(isinstance(write, ReplaceState) for write in writes):
+            self.tables.replace(state)
+        elif any(isinstance(write, SaveState) for write in writes):
+            self.tables.save(state)
+
+    def tear_down(self) -> None:
+        """Write what is left, and close."""
+        if self.tables is not None:
+            if self.core is not None:
+                self.tables.save(self.core.state)
+            self.tables.close()
+        self.port.close()
+        self.feed.socket.close()

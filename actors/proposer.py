@@ -1,0 +1,53 @@
+"""The proposer's shell: it also watches the connections to the other proposers, since a broken one is a hint."""
+
+from typing import Any
+
+import zmq
+
+from ..core.ballot import Ballot
+from ..core.effects import Address, Role
+from ..core.messages import PeerLost
+from ..core.proposer import Proposer
+from ..transport.sockets import Socket, monitor_connection, read_monitor
+from .links import Links
+from .shell import Fate, Shell
+
+
+class ProposerShell(Shell):
+    """Stands, leads and proposes; it writes nothing, its own acceptor does."""
+
+    role_name = "proposer"
+
+    def __init__(
+        self, fate: Fate, links: Links, port: Socket, members: tuple[int, ...], promised: Ballot, applied: int
+    ) -> None:
+        """Take over the bound port."""
+        super().__init__(fate, links)
+        self.port = port
+        self.members = members
+        self.promised = promised
+        self.applied = applied
+        self._monitors: list[Socket] = []
+
+    def set_up(self) -> None:
+        """Build the core and watch the peers."""
+        node = self.links.sender.node
+        self.core = Proposer(node, self.members, self.promised, self.applied)
+        self.inbox.read_from(self.port, self.links.reader(self.port, Role.PROPOSER))
+        for peer in self.core.peers:
+            monitor = monitor_connection(self.links.remote(Address(peer, Role.PROPOSER)).socket)
+            self._monitors.append(monitor)
+            self.inbox.read_from(monitor, self._watch(peer, monitor))
+
+    def _watch(self, peer: int, monitor: Socket) -> Any:
+        def read(batch: list[Any]) -> None:
+            if zmq.EVENT_DISCONNECTED in read_monitor(monitor):
+                batch.append(PeerLost(peer))
+
+        return read
+
+    def tear_down(self) -> None:
+        """Close the port and the monitors."""
+        for monitor in self._monitors:
+            monitor.close()
+        self.port.close()

@@ -1,0 +1,1 @@
+"""What users import: a sans-I/O protocol with a blocking and an asyncio face."""

@@ -1,0 +1,48 @@
+"""The errors that users of the client meet; each says whether the thing may still have happened (P9)."""
+
+from ..core.errors import BadRequest, LessorError
+
+__all__ = [
+    "AcquireTimeout",
+    "BadRequest",
+    "ClientClosed",
+    "LeaseLost",
+    "LessorError",
+    "ServiceBusy",
+    "Unavailable",
+]
+
+
+class AcquireTimeout(LessorError, TimeoutError):
+    """The lease was not granted in time.
+
+    Definite (`indefinite` False): the claim was withdrawn, it is certainly not held. Indefinite: the service could not
+    be reached to withdraw it; the client goes on withdrawing it in the background, and it ends by itself at the latest
+    when the wait and then the ttl run out.
+    """
+
+    def __init__(self, text: str, *, indefinite: bool = False) -> None:
+        """Say whether the claim is certainly gone."""
+        super().__init__(text)
+        self.indefinite = indefinite
+
+
+class Unavailable(LessorError, ConnectionError):
+    """No answer in time: no leader was reached, or its answer was lost. `indefinite` says which."""
+
+    def __init__(self, text: str, *, indefinite: bool) -> None:
+        """Say whether the request may have taken effect."""
+        super().__init__(text)
+        self.indefinite = indefinite
+
+
+class ServiceBusy(LessorError):
+    """The service answered Busy until the time was up, or a limit of its state is reached; nothing was changed."""
+
+
+class LeaseLost(LessorError):
+    """The lease is not held any more; the text gives the reason."""
+
+
+class ClientClosed(LessorError):
+    """The client was closed; nothing was sent."""

@@ -1,0 +1,721 @@
+"""The client's side of the protocol without any I/O: sessions, numbers, retries, redirects, anchors, deadlines.
+
+It is told what happened and what time it is, and says what to send and when to wake it. Laws it keeps:
+- a request keeps its number over every retry, so it has one effect (P6);
+- a lease is lost no later than its deadline on this client's own clock, whatever the network does (P8);
+- a claim that nobody waits for any more is withdrawn, and released if it was granted meanwhile;
+- an outcome is called definite only if no sending of the request can still take effect (P9).
+"""
+
+import enum
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..core import limits
+from ..core.commands import (
+    SESSIONLESS,
+    Cancel,
+    Claim,
+    CloseSession,
+    OpenSession,
+    Operation,
+    Ping,
+    Release,
+    Renew,
+)
+from ..core.errors import BadRequest, LessorError, Malformed
+from ..core.requests import Answer, Busy, Notice, Redirect, Rejected, Request, StatusAnswer
+from ..core.results import (
+    SESSION_EXPIRED,
+    Cancelled,
+    ClaimPhase,
+    ClaimStatus,
+    Denied,
+    Failed,
+    NotHeld,
+    Pong,
+    Renewed,
+    SessionOpened,
+)
+from ..transport.packets import decode_packet, encode_packet
+from .clock import Anchor
+from .errors import AcquireTimeout, ClientClosed, LeaseLost, ServiceBusy, Unavailable
+
+SILENCE_MS = 700
+"""A target that says nothing for so long while an answer is due is left for the next one."""
+
+RETRY_MS = 25
+"""First wait before a request that nobody would take is sent again; doubled up to `RETRY_MS_MAX`."""
+
+RETRY_MS_MAX = 200
+"""An election takes a few hundred milliseconds: longer waits would add to the outage."""
+
+WITHDRAW_GRACE_MS = 500
+"""How long past its timeout an acquire waits for the word that its claim is withdrawn, to be definite."""
+
+REQUESTS_PER_PACKET = 256
+"""Requests in one packet."""
+
+
+class Call:
+    """One request under way, over all its retries. `on_done` gets a result, or an error that may be raised."""
+
+    __slots__ = (
+        "deadline_ms",
+        "doubtful",
+        "first_sent_ms",
+        "next_send_ms",
+        "number",
+        "on_done",
+        "operation",
+        "tries",
+        "unanswered",
+        "why",
+    )
+
+    def __init__(
+        self, number: int, operation: Operation, on_done: Callable[[Any], None], deadline_ms: int | None
+    ) -> None:
+        """Start unsent; None as deadline: for as long as the client lives."""
+        self.number = number
+        self.operation = operation
+        self.on_done = on_done
+        self.deadline_ms = deadline_ms
+        self.first_sent_ms: int | None = None
+        self.next_send_ms = 0
+        self.tries = 0
+        self.unanswered = 0
+        self.doubtful = False
+        self.why = "no node of the cluster answers"
+
+    @property
+    def indefinite(self) -> bool:
+        """Whether some sending of it may have taken effect, or may yet."""
+        return self.doubtful or self.unanswered > 0
+
+
+class LeaseState(enum.Enum):
+    """Where a lease stands, for its holder."""
+
+    HELD = "held"
+    LOST = "lost"
+    RELEASED = "released"
+
+
+@dataclass(slots=True, eq=False)
+class LeaseRecord:
+    """A lease of this client. `expires_at_ms` is on the lease clock; without ttl the session's counts."""
+
+    namespace: str
+    path: tuple[str, ...]
+    holder: str
+    data: bytes
+    claim: int
+    token: int
+    ttl_ms: int
+    expires_at_ms: int
+    auto_renew: bool
+    detached: bool
+    session: int
+    state: LeaseState = LeaseState.HELD
+    reason: str = ""
+    renew_at_ms: int = 0
+    renewing: bool = False
+    on_change: Callable[["LeaseRecord"], None] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Acquire:
+    """An acquire under way. `on_done` gets a LeaseRecord, a Denied, or an error."""
+
+    operation: Claim
+    on_done: Callable[[Any], None]
+    deadline_ms: int | None
+    auto_renew: bool
+    claim: int = 0  # once it stands in the queue
+    call: Call | None = None
+    waiters_ahead: int = 0
+    finished: bool = False
+    withdrawing: bool = False
+
+
+@dataclass(slots=True)
+class _Session:
+    number: int
+    expires_at_ms: int
+    opened: bool = field(default=True)
+
+
+class Protocol:
+    """A client of the service, as a function of messages and time."""
+
+    def __init__(
+        self,
+        endpoints: list[str],
+        key_source: Callable[[], bytes],
+        session_timeout_ms: int,
+        description: str,
+        luck: Callable[[], float],
+    ) -> None:
+        """Start with no session; one is opened when it is first needed.
+
+        Args:
+            endpoints: where the nodes' gateways are.
+            key_source: draws the random key of a new session.
+            session_timeout_ms: how long the session outlives the last sign of life.
+            description: of the session, for operators.
+            luck: draws a number in [0, 1), to jitter renewals.
+        """
+        self.endpoints = list(endpoints)
+        self.target = self.endpoints[0]
+        self.anchor = Anchor()
+        self.now_ms = 0
+        self.closed = False
+        self.session: _Session | None = None
+        self.session_timeout_ms = session_timeout_ms
+        self.leases: dict[int, LeaseRecord] = {}
+        self.sends = 0
+        self._key_source = key_source
+        self._description = description
+        self._luck = luck
+        self._last_number = 0
+        self._calls: dict[int, Call] = {}
+        self._due: deque[Call] = deque()
+        self._blocked: list[Call] = []  # they wait for the session
+        self._opening: Call | None = None
+        self._waiting: dict[int, Acquire] = {}
+        self._acquires: dict[int, Acquire] = {}
+        self._ping: Call | None = None
+        self._ping_at_ms = 0
+        self._heard_at_ms = 0
+        self._turn = 0
+        self._wake_ms: int | None = None
+
+    # --- what the user asks ------------------------------------------------------------------------------------------
+
+    def call(self, operation: Operation, on_done: Callable[[Any], None], deadline_ms: int | None) -> Call:
+        """Begin a request; `on_done` is called once, from within a later call of this object."""
+        call = Call(0, operation, on_done, deadline_ms)
+        self._wake_by(deadline_ms)
+        if self.closed:
+            on_done(ClientClosed("the client is closed"))
+        elif self.session is None and not isinstance(operation, SESSIONLESS):
+            self._blocked.append(call)
+            self._open()
+        else:
+            self._begin(call)
+        return call
+
+    def acquire(
+        self,
+        operation: Claim,
+        on_done: Callable[[Any], None],
+        deadline_ms: int | None,
+        *,
+        auto_renew: bool,
+    ) -> Acquire:
+        """Begin to acquire; `on_done` gets the LeaseRecord, a Denied, or an error."""
+        acquire = Acquire(operation, on_done, deadline_ms, auto_renew)
+        self._acquires[id(acquire)] = acquire
+        self._wake_by(deadline_ms)
+        self._claim(acquire)
+        return acquire
+
+    def abandon(self, acquire: Acquire) -> None:
+        """Nobody waits for this acquire any more: withdraw it, and release it if it was granted meanwhile."""
+        if not acquire.finished:
+            acquire.on_done = _ignore
+            self._withdraw(acquire)
+
+    def release(self, lease: LeaseRecord, on_done: Callable[[Any], None], deadline_ms: int | None) -> None:
+        """Give a lease back. It counts as released from now on, whatever comes of the request."""
+        self._end_lease(lease, LeaseState.RELEASED, "released")
+        self.call(Release(lease.token), on_done, deadline_ms)
+
+    def renew(self, lease: LeaseRecord, ttl_ms: int, on_done: Callable[[Any], None], deadline_ms: int | None) -> None:
+        """Extend a lease to `ttl_ms` from now at least (0: by its own ttl)."""
+
+        def done(result: Any) -> None:
+            self._renewed(lease, result)
+            on_done(result)
+
+        self.call(Renew(lease.token, ttl_ms), done, deadline_ms)
+
+    def close(self, on_done: Callable[[Any], None], deadline_ms: int) -> None:
+        """End the session, and with it everything held and waited for; nothing new is begun."""
+        for lease in list(self.leases.values()):
+            if not lease.detached:
+                self._end_lease(lease, LeaseState.RELEASED, "the client was closed")
+        for acquire in list(self._acquires.values()):
+            self._finish(acquire, ClientClosed("the client was closed while it waited"))
+        if self.session is None and not any(call.tries for call in self._calls.values()):
+            self.closed = True
+            on_done(None)
+            return
+        self.call(CloseSession(), on_done, deadline_ms)
+        self.closed = True
+
+    def fail_all(self, error: LessorError) -> None:
+        """End everything under way with an error: the client is broken or gone."""
+        self.closed = True
+        calls = [*self._calls.values(), *self._blocked]
+        self._calls, self._blocked, self._due = {}, [], deque()
+        for acquire in list(self._acquires.values()):
+            self._finish(acquire, error)
+        for call in calls:
+            call.on_done(error)
+        for lease in list(self.leases.values()):
+            self._end_lease(lease, LeaseState.LOST, str(error))
+
+    # --- what happens ------------------------------------------------------------------------------------------------
+
+    def receive(self, endpoint: str, frame: bytes, now_ms: int) -> None:
+        """Take in a packet from a gateway. What cannot be read is ignored: a retry asks again."""
+        self.now_ms = now_ms
+        if endpoint == self.target:
+            self._heard_at_ms = now_ms
+        try:
+            messages = decode_packet(frame)
+        except Malformed:
+            return
+        for message in messages:
+            match message:
+                case Answer():
+                    self._answer(message)
+                case Notice(_, _, status):
+                    self._claim_status(status)
+                case Redirect():
+                    self._redirect(message)
+                case Busy(number):
+                    self._busy(number)
+                case Rejected(number, reason):
+                    self._rejected(number, reason)
+                case StatusAnswer():
+                    pass
+                case _:
+                    pass
+
+    def disconnected(self, endpoint: str, now_ms: int) -> None:
+        """Learn that the connection broke: whoever leads next is elsewhere, or soon back."""
+        self.now_ms = now_ms
+        if endpoint == self.target:
+            self._next_target()
+
+    def tick(self, now_ms: int) -> None:
+        """Let time pass: deadlines, renewals, pings, retries."""
+        self.now_ms = now_ms
+        self._lose_what_is_over()
+        for acquire in list(self._acquires.values()):
+            if acquire.deadline_ms is not None and now_ms >= acquire.deadline_ms:
+                self._acquire_timed_out(acquire)
+        for call in [*self._calls.values(), *self._blocked]:
+            if call.deadline_ms is not None and now_ms >= call.deadline_ms:
+                self._call_timed_out(call)
+        if any(call.unanswered for call in self._calls.values()) and now_ms - self._heard_at_ms >= SILENCE_MS:
+            self._next_target()
+        for call in self._calls.values():
+            if call.next_send_ms and now_ms >= call.next_send_ms:
+                call.next_send_ms = 0
+                self._due.append(call)
+        self._keep_alive()
+        self._count_wake()
+
+    def take_output(self) -> list[tuple[str, bytes]]:
+        """Return what is to be sent now, and to where; requests of many callers travel in one packet."""
+        out = []
+        while self._due:
+            requests: list[Request] = []
+            while self._due and len(requests) < REQUESTS_PER_PACKET:
+                call = self._due.popleft()
+                if call.number in self._calls:
+                    requests.append(self._request(call))
+            if requests:
+                out.append((self.target, encode_packet(requests)))
+        return out
+
+    def wake_at_ms(self) -> int | None:
+        """Return when `tick` is wanted next, None when only an event matters.
+
+        It may be too early, since what it was counted for may be over; a tick counts it anew.
+        """
+        return self._wake_ms
+
+    def _wake_by(self, at_ms: int | None) -> None:
+        if at_ms is not None and (self._wake_ms is None or at_ms < self._wake_ms):
+            self._wake_ms = at_ms
+
+    def _count_wake(self) -> None:
+        self._wake_ms = None
+        for call in self._calls.values():
+            self._wake_by(call.deadline_ms)
+            if call.next_send_ms:
+                self._wake_by(call.next_send_ms)
+            if call.unanswered:
+                self._wake_by(self._heard_at_ms + SILENCE_MS)
+        for call in self._blocked:
+            self._wake_by(call.deadline_ms)
+        for acquire in self._acquires.values():
+            self._wake_by(acquire.deadline_ms)
+        if self.session is not None and self._ping is None and not self.closed:
+            self._wake_by(self._ping_at_ms)
+        for lease in self.leases.values():
+            self._wake_for(lease)
+
+    def _wake_for(self, lease: LeaseRecord) -> None:
+        self._wake_by(self.safe_until_ms(lease))
+        if lease.auto_renew and lease.ttl_ms and not lease.renewing:
+            self._wake_by(lease.renew_at_ms)
+
+    # --- leases ------------------------------------------------------------------------------------------------------
+
+    def safe_until_ms(self, lease: LeaseRecord) -> int:
+        """Return the deadline of a lease on this client's clock."""
+        expires_at_ms = lease.expires_at_ms
+        if not lease.ttl_ms and self.session is not None and self.session.number == lease.session:
+            expires_at_ms = max(expires_at_ms, self.session.expires_at_ms)
+        return self.anchor.safe_until_ms(expires_at_ms)
+
+    def _lose_what_is_over(self) -> None:
+        for lease in list(self.leases.values()):
+            if self.now_ms >= self.safe_until_ms(lease):
+                why = "it expired before it could be renewed" if lease.auto_renew else "it expired"
+                self._end_lease(lease, LeaseState.LOST, why)
+
+    def _end_lease(self, lease: LeaseRecord, state: LeaseState, reason: str) -> None:
+        if lease.state is LeaseState.HELD:
+            lease.state = state
+            lease.reason = reason
+            self.leases.pop(lease.token, None)
+            if lease.on_change is not None:
+                lease.on_change(lease)
+
+    def _renewed(self, lease: LeaseRecord, result: Any) -> None:
+        if isinstance(result, Renewed):
+            lease.expires_at_ms = max(lease.expires_at_ms, result.expires_at_ms)
+        elif isinstance(result, NotHeld):
+            self._end_lease(lease, LeaseState.LOST, "the service says that it is not held any more")
+
+    def _renew_in_background(self, lease: LeaseRecord) -> None:
+        def done(result: Any) -> None:
+            lease.renewing = False
+            self._schedule_renewal(lease)
+            self._renewed(lease, result)
+            if lease.state is LeaseState.HELD:
+                self._wake_for(lease)
+
+        lease.renewing = True
+        self.call(Renew(lease.token, 0), done, self.safe_until_ms(lease))
+
+    def _schedule_renewal(self, lease: LeaseRecord) -> None:
+        # a third of the ttl leaves room for two more tries; the jitter keeps many leases from renewing in step
+        lease.renew_at_ms = self.now_ms + int(lease.ttl_ms / 3 * (0.9 + 0.1 * self._luck()))
+
+    # --- acquiring ---------------------------------------------------------------------------------------------------
+
+    def _claim(self, acquire: Acquire) -> None:
+        acquire.claim = 0
+        acquire.call = self.call(acquire.operation, lambda result: self._claimed(acquire, result), None)
+
+    def _claimed(self, acquire: Acquire, result: Any) -> None:
+        if isinstance(result, ClaimStatus):
+            if acquire.finished or acquire.withdrawing:
+                self._withdraw_claim(acquire, result.claim)
+            elif result.phase == ClaimPhase.HELD:
+                self._granted(acquire, result)
+            else:
+                acquire.claim = result.claim
+                acquire.waiters_ahead = result.waiters_ahead
+                self._waiting[result.claim] = acquire
+        else:
+            self._finish(acquire, result)
+
+    def _claim_status(self, status: ClaimStatus) -> None:
+        acquire = self._waiting.get(status.claim)
+        if acquire is None:
+            return
+        if status.phase == ClaimPhase.HELD:
+            self._granted(acquire, status)
+        elif status.phase == ClaimPhase.GONE:
+            del self._waiting[status.claim]
+            if acquire.withdrawing or (acquire.deadline_ms is not None and self._left(acquire) <= 0):
+                self._finish(acquire, _timed_out(acquire, indefinite=False))
+            else:
+                self._claim(acquire)  # it went before its time: the session had ended, or somebody removed it
+        else:
+            acquire.waiters_ahead = status.waiters_ahead
+
+    def _left(self, acquire: Acquire) -> int:
+        # the service's own clock for the wait may be a little ahead of the caller's
+        return (acquire.deadline_ms or 0) - self.now_ms - SILENCE_MS
+
+    def _granted(self, acquire: Acquire, status: ClaimStatus) -> None:
+        self._waiting.pop(status.claim, None)
+        if acquire.finished or acquire.withdrawing:
+            self._withdraw_claim(acquire, status.claim)
+            return
+        claim = acquire.operation
+        lease = LeaseRecord(
+            namespace=claim.namespace,
+            path=claim.resources[0].path,
+            holder=claim.holder,
+            data=claim.data,
+            claim=status.claim,
+            token=status.token,
+            ttl_ms=claim.ttl_ms,
+            expires_at_ms=status.expires_at_ms,
+            auto_renew=acquire.auto_renew,
+            detached=claim.detached,
+            session=self.session.number if self.session is not None else 0,
+        )
+        self.leases[lease.token] = lease
+        self._schedule_renewal(lease)
+        self._wake_for(lease)
+        if self.now_ms >= self.safe_until_ms(lease):
+            # the news of the grant came too late to be of use: give it back and stand in line again
+            self._end_lease(lease, LeaseState.LOST, "it expired before the news of it came")
+            self.call(Release(lease.token), _ignore, None)
+            self._claim(acquire)
+            return
+        self._finish(acquire, lease)
+
+    def _acquire_timed_out(self, acquire: Acquire) -> None:
+        if acquire.withdrawing:
+            self._finish(acquire, _timed_out(acquire, indefinite=True))
+            return
+        call = acquire.call
+        if not acquire.claim and call is not None and not call.indefinite:
+            # nothing can have come of it: it is safe to forget
+            self._forget(call)
+            self._finish(acquire, Unavailable(f"{_name(acquire)}: {call.why}", indefinite=False))
+            return
+        reached = bool(acquire.claim)
+        self._withdraw(acquire)
+        if reached:
+            acquire.deadline_ms = self.now_ms + WITHDRAW_GRACE_MS
+            self._wake_by(acquire.deadline_ms)
+        else:
+            why = call.why if call is not None else "no answer"
+            self._finish(acquire, Unavailable(f"{_name(acquire)}: {why}", indefinite=True))
+
+    def _withdraw(self, acquire: Acquire) -> None:
+        acquire.withdrawing = True
+        if acquire.claim:
+            self._withdraw_claim(acquire, acquire.claim)
+        elif acquire.call is not None and not acquire.call.indefinite:
+            self._forget(acquire.call)
+            self._finish(acquire, _timed_out(acquire, indefinite=False))
+        # otherwise the claim is withdrawn when its answer says under which number it stands
+
+    def _withdraw_claim(self, acquire: Acquire, claim: int) -> None:
+        def done(result: Any) -> None:
+            self._waiting.pop(claim, None)
+            if isinstance(result, Cancelled):
+                self._finish(acquire, _timed_out(acquire, indefinite=False))
+
+        self._waiting.pop(claim, None)
+        self.call(Cancel(claim), done, None)
+
+    def _finish(self, acquire: Acquire, outcome: Any) -> None:
+        self._acquires.pop(id(acquire), None)
+        if not acquire.finished:
+            acquire.finished = True
+            acquire.on_done(outcome)
+
+    # --- answers -----------------------------------------------------------------------------------------------------
+
+    def _answer(self, answer: Answer) -> None:
+        call = self._calls.pop(answer.number, None)
+        if call is None:
+            return
+        assert call.first_sent_ms is not None
+        # the first sending: the answer may be to any of them, and an anchor must not be too late
+        self.anchor.learn(call.first_sent_ms, self.now_ms, answer.clock_ms)
+        result = answer.result
+        if isinstance(result, Failed):
+            if result.code == SESSION_EXPIRED and not isinstance(call.operation, CloseSession):
+                self._session_ended(call)
+                return
+            if result.code == SESSION_EXPIRED:
+                call.on_done(None)
+                return
+            call.on_done(ServiceBusy(result.detail))
+            return
+        call.on_done(result)
+
+    def _redirect(self, redirect: Redirect) -> None:
+        call = self._calls.get(redirect.number)
+        if call is None:
+            return
+        call.unanswered = max(0, call.unanswered - 1)
+        call.doubtful = call.doubtful or redirect.indefinite
+        if redirect.endpoint:
+            call.why = "the leader does not answer"
+            if redirect.endpoint not in self.endpoints:
+                self.endpoints.append(redirect.endpoint)
+            if redirect.endpoint != self.target:
+                self._set_target(redirect.endpoint)
+                return
+        else:
+            call.why = "no leader is elected (is a majority of the nodes running?)"
+            self._next_target()
+        self._try_later(call)
+
+    def _busy(self, number: int) -> None:
+        call = self._calls.get(number)
+        if call is not None:
+            call.unanswered = max(0, call.unanswered - 1)
+            call.why = "the service is busy"
+            self._try_later(call)
+
+    def _rejected(self, number: int, reason: str) -> None:
+        call = self._calls.pop(number, None)
+        if call is not None:
+            call.on_done(BadRequest(reason))
+        elif number == 0:
+            self.fail_all(Unavailable(f"the service does not understand this client: {reason}", indefinite=False))
+
+    def _call_timed_out(self, call: Call) -> None:
+        self._forget(call)
+        if call is self._opening:
+            self._opening = None
+        call.on_done(Unavailable(call.why, indefinite=call.indefinite))
+
+    def _forget(self, call: Call) -> None:
+        self._calls.pop(call.number, None)
+        if call in self._blocked:
+            self._blocked.remove(call)
+
+    # --- sessions ----------------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        if self._opening is not None:
+            return
+        operation = OpenSession(self._key_source(), self.session_timeout_ms, self._description)
+        self._opening = Call(0, operation, self._opened, None)
+        self._begin(self._opening)
+
+    def _opened(self, result: Any) -> None:
+        self._opening = None
+        if not isinstance(result, SessionOpened):
+            blocked, self._blocked = self._blocked, []
+            for call in blocked:
+                call.on_done(result)
+            return
+        self.session = _Session(result.session, result.expires_at_ms)
+        self._ping_at_ms = self.now_ms + self.session_timeout_ms // 3
+        self._wake_by(self._ping_at_ms)
+        blocked, self._blocked = self._blocked, []
+        for call in blocked:
+            self._begin(call)
+
+    def _session_ended(self, call: Call) -> None:
+        """Start over with a new session. What was held without a ttl is lost; what waited stands in line again."""
+        if self.session is not None:
+            ended = self.session.number
+            self.session = None
+            self._ping = None
+            for lease in list(self.leases.values()):
+                if not lease.ttl_ms and lease.session == ended:
+                    self._end_lease(lease, LeaseState.LOST, "the session ended")
+            waiting, self._waiting = list(self._waiting.values()), {}
+            for acquire in waiting:
+                self._claim(acquire)
+        match call.operation:
+            case Ping():
+                pass
+            case Cancel():
+                call.on_done(Cancelled(ClaimPhase.GONE))
+            case _:
+                call.number = 0
+                call.first_sent_ms = None
+                call.unanswered = 0
+                self._blocked.append(call)
+        if not self.closed and (self._blocked or self.leases):
+            self._open()
+
+    def _keep_alive(self) -> None:
+        if self.closed:
+            return
+        if self.session is not None and self._ping is None and self.now_ms >= self._ping_at_ms:
+            self._send_ping()
+        for lease in list(self.leases.values()):
+            if lease.auto_renew and lease.ttl_ms and not lease.renewing and self.now_ms >= lease.renew_at_ms:
+                self._renew_in_background(lease)
+
+    def _send_ping(self) -> None:
+        # a session with more waiting claims than fit asks for them in turns
+        waiting = list(self._waiting)
+        start = self._turn % len(waiting) if waiting else 0
+        asked = tuple((waiting + waiting)[start : start + min(len(waiting), limits.CLAIMS_PER_PING_MAX)])
+        self._turn += len(asked)
+        self._ping = Call(0, Ping(asked), self._ponged, None)
+        self._begin(self._ping)
+
+    def _ponged(self, result: Any) -> None:
+        self._ping = None
+        self._ping_at_ms = self.now_ms + self.session_timeout_ms // 3
+        self._wake_by(self._ping_at_ms)
+        if isinstance(result, Pong) and self.session is not None:
+            self.session.expires_at_ms = max(self.session.expires_at_ms, result.expires_at_ms)
+            for status in result.claims:
+                self._claim_status(status)
+
+    # --- sending -----------------------------------------------------------------------------------------------------
+
+    def _begin(self, call: Call) -> None:
+        self._last_number += 1
+        call.number = self._last_number
+        self._calls[call.number] = call
+        self._due.append(call)
+
+    def _request(self, call: Call) -> Request:
+        if not any(other.unanswered for other in self._calls.values()):
+            self._heard_at_ms = self.now_ms  # the silence is counted from the first question
+        self._wake_by(self._heard_at_ms + SILENCE_MS)
+        if call.first_sent_ms is None:
+            call.first_sent_ms = self.now_ms
+        call.tries += 1
+        call.unanswered += 1
+        self.sends += 1
+        session = self.session.number if self.session is not None else 0
+        if isinstance(call.operation, SESSIONLESS):
+            session = 0
+        acked_below = next(iter(self._calls))  # numbers grow, so the first is the lowest that is open
+        return Request(session, call.number, acked_below, call.operation)
+
+    def _try_later(self, call: Call) -> None:
+        wait_ms = min(RETRY_MS_MAX, RETRY_MS << min(call.tries - 1, 8))
+        call.next_send_ms = self.now_ms + int(wait_ms * (0.75 + 0.5 * self._luck()))
+        self._wake_by(call.next_send_ms)
+
+    def _next_target(self) -> None:
+        index = self.endpoints.index(self.target) + 1 if self.target in self.endpoints else 0
+        self._set_target(self.endpoints[index % len(self.endpoints)])
+
+    def _set_target(self, endpoint: str) -> None:
+        """Go on with another node; everything under way is sent again, and the waiting claims are asked for."""
+        self.target = endpoint
+        self._heard_at_ms = self.now_ms
+        for call in self._calls.values():
+            if call.tries and not call.next_send_ms:
+                self._try_later(call) if call.tries > len(self.endpoints) else self._due.append(call)
+        if self._waiting and self._ping is None:
+            self._ping_at_ms = self.now_ms
+            self._wake_by(self._ping_at_ms)
+
+
+def _timed_out(acquire: Acquire, *, indefinite: bool) -> AcquireTimeout:
+    return AcquireTimeout(f"{_name(acquire)} was not granted in time", indefinite=indefinite)
+
+
+def _name(acquire: Acquire) -> str:
+    return repr("/".join(acquire.operation.resources[0].path))
+
+
+def _ignore(_: Any) -> None:
+    """Take an outcome that nobody waits for."""
+
+
+__all__ = ["Acquire", "Call", "Denied", "LeaseLost", "LeaseRecord", "LeaseState", "Protocol"]

@@ -1,0 +1,213 @@
+"""Values of the core as CBOR and back: deterministic one way, total the other (any bytes give a value or `Malformed`).
+
+A dataclass decorated with `@wire(code)` travels as a CBOR array of its code and its fields in order: positions are half
+the cost of named keys. Fields are checked against their annotations while decoding, so that no handler ever meets a
+value of a wrong type, sign or size (P11).
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import cbor2
+
+from . import limits
+from .ballot import Ballot
+from .errors import Malformed
+
+T = TypeVar("T")
+Packer = Callable[[Any], Any]
+Unpacker = Callable[[Any], Any]
+
+_by_code: dict[int, tuple[type, tuple[Unpacker, ...]]] = {}
+_by_type: dict[type, tuple[int, tuple[tuple[str, Packer | None], ...]]] = {}
+
+INT_MAX: Final = 2**63 - 1  # what an SQLite column holds; every number of ours is a count, an id or milliseconds
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MaxBytes:
+    """The largest size of a `str` (in UTF-8) or `bytes` field: `Annotated[str, MaxBytes(255)]`."""
+
+    count: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MaxItems:
+    """The largest number of items of a tuple field: `Annotated[tuple[int, ...], MaxItems(10)]`."""
+
+    count: int
+
+
+def wire(code: int) -> Callable[[type[T]], type[T]]:
+    """Register a dataclass under its code on the wire. A code, once released, is never given to another meaning."""
+
+    def register(cls: type[T]) -> type[T]:
+        if code in _by_code:
+            raise TypeError(f"code {code} is taken by {_by_code[code][0].__name__}")
+        hints = typing.get_type_hints(cls, include_extras=True)
+        packers: list[tuple[str, Packer | None]] = []
+        unpackers: list[Unpacker] = []
+        for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # every wire class is a dataclass
+            pack, unpack = _field(hints[field.name])
+            packers.append((field.name, pack))
+            unpackers.append(unpack)
+        _by_code[code] = (cls, tuple(unpackers))
+        _by_type[cls] = (code, tuple(packers))
+        return cls
+
+    return register
+
+
+def to_list(value: Any) -> list[Any]:
+    """Return the CBOR-ready list of a wire value."""
+    code, packers = _by_type[type(value)]
+    out: list[Any] = [code]
+    for name, pack in packers:
+        item = getattr(value, name)
+        out.append(item if pack is None else pack(item))
+    return out
+
+
+def from_list(items: Any) -> Any:
+    """Return the wire value of a decoded list.
+
+    Raises:
+        Malformed: the list is not one of our messages, or a field is of a wrong type or size.
+    """
+    if type(items) is not list or not items:
+        raise Malformed("a message is a list that starts with its code")
+    code = items[0]
+    known = _by_code.get(code) if type(code) is int else None
+    if known is None:
+        raise Malformed("unknown kind of message")
+    cls, unpackers = known
+    if len(items) != len(unpackers) + 1:
+        raise Malformed(f"{cls.__name__} has {len(unpackers)} fields, not {len(items) - 1}")
+    try:
+        return cls(*[unpack(item) for unpack, item in zip(unpackers, items[1:], strict=True)])
+    except Malformed as error:
+        raise Malformed(f"{cls.__name__}: {error}") from None
+
+
+def dumps(value: Any) -> bytes:
+    """Return plain lists, numbers, strings and bytes as CBOR. The same value gives the same bytes on every node."""
+    return cbor2.dumps(value)
+
+
+def loads(data: bytes) -> Any:
+    """Return the plain value of CBOR bytes.
+
+    Raises:
+        Malformed: the bytes do not begin with a CBOR value within our bounds.
+    """
+    try:
+        return cbor2.loads(data, max_depth=limits.CBOR_DEPTH_MAX, allow_indefinite=False)
+    except Exception as error:  # noqa: BLE001 - whatever hostile bytes provoke in the decoder is one thing to us (P11)
+        raise Malformed(f"not CBOR: {type(error).__name__}: {str(error)[:80]}") from None
+
+
+def encode(value: Any) -> bytes:
+    """Return the bytes of one wire value."""
+    return dumps(to_list(value))
+
+
+def decode(data: bytes) -> Any:
+    """Return the wire value of bytes.
+
+    Raises:
+        Malformed: the bytes are not one of our messages.
+    """
+    return from_list(loads(data))
+
+
+def _field(hint: Any) -> tuple[Packer | None, Unpacker]:
+    limit: MaxBytes | MaxItems | None = None
+    if typing.get_origin(hint) is typing.Annotated:
+        hint, limit = typing.get_args(hint)[:2]
+    if hint is int:
+        return None, _unpack_int
+    if hint is bool:
+        return None, _unpack_bool
+    if hint is str:
+        return None, _unpack_str(limit.count if isinstance(limit, MaxBytes) else limits.NAME_BYTES_MAX)
+    if hint is bytes:
+        return None, _unpack_bytes(limit.count if isinstance(limit, MaxBytes) else limits.PACKET_BYTES_MAX)
+    if hint is Ballot:
+        return list, _unpack_ballot
+    if typing.get_origin(hint) is tuple:
+        pack, unpack = _field(typing.get_args(hint)[0])
+        count = limit.count if isinstance(limit, MaxItems) else limits.PACKET_MESSAGES_MAX
+        return _pack_items(pack), _unpack_items(unpack, count)
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return to_list, _unpack_one_of(typing.get_args(hint))
+    if dataclasses.is_dataclass(hint):
+        return to_list, _unpack_one_of((hint,))
+    raise TypeError(f"no wire form for {hint}")
+
+
+def _unpack_int(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= INT_MAX:
+        raise Malformed(f"expected a whole number from 0 to {INT_MAX}")
+    return value
+
+
+def _unpack_bool(value: Any) -> bool:
+    if type(value) is not bool:
+        raise Malformed("expected true or false")
+    return value
+
+
+def _unpack_str(count: int) -> Unpacker:
+    def unpack(value: Any) -> str:
+        if type(value) is not str:
+            raise Malformed("expected text")
+        if len(value) > count or (not value.isascii() and len(value.encode("utf-8", "surrogatepass")) > count):
+            raise Malformed(f"text of more than {count} bytes")
+        return value
+
+    return unpack
+
+
+def _unpack_bytes(count: int) -> Unpacker:
+    def unpack(value: Any) -> bytes:
+        if type(value) is not bytes:
+            raise Malformed("expected bytes")
+        if len(value) > count:
+            raise Malformed(f"more than {count} bytes")
+        return value
+
+    return unpack
+
+
+def _unpack_ballot(value: Any) -> Ballot:
+    if type(value) is not list or len(value) != 2:
+        raise Malformed("expected a ballot")
+    return Ballot(_unpack_int(value[0]), _unpack_int(value[1]))
+
+
+def _pack_items(pack: Packer | None) -> Packer:
+    return list if pack is None else lambda items: [pack(item) for item in items]
+
+
+def _unpack_items(unpack: Unpacker, count: int) -> Unpacker:
+    def unpack_all(value: Any) -> tuple[Any, ...]:
+        if type(value) is not list:
+            raise Malformed("expected a list")
+        if len(value) > count:
+            raise Malformed(f"more than {count} items")
+        return tuple([unpack(item) for item in value])
+
+    return unpack_all
+
+
+def _unpack_one_of(classes: tuple[Any, ...]) -> Unpacker:
+    def unpack(value: Any) -> Any:
+        message = from_list(value)
+        if type(message) not in classes:
+            raise Malformed(f"{type(message).__name__} has no place here")
+        return message
+
+    return unpack

@@ -1,0 +1,325 @@
+"""The learner: counts votes, learns what is chosen, applies it in slot order, and answers with the outcome.
+
+Laws it keeps:
+- it applies a slot only when a quorum accepted one value under one ballot there, or when the leader of the ballot
+  under which this node itself accepted says that the slot is chosen, or when a peer that has applied it sent the value;
+- it applies every slot once, in order, without a gap;
+- it answers only for the ballot under which this node leads: no other command came through this node's gateway.
+"""
+
+from dataclasses import dataclass
+
+from . import limits
+from .ballot import NO_BALLOT, Ballot, quorum
+from .effects import Address, Effects, Role
+from .encoding import decode
+from .entries import Batch, Lead, NoOp
+from .errors import Corrupt, Malformed
+from .events import Event
+from .lease_state import LeaseState
+from .messages import (
+    Accepted,
+    Behind,
+    Chosen,
+    Fetch,
+    FetchSnapshot,
+    Installed,
+    Leadership,
+    Learn,
+    NextDeadline,
+    Progress,
+    ReplaceState,
+    SaveState,
+    SnapshotChunk,
+    SnapshotNeeded,
+    Tick,
+    Vote,
+    Watermark,
+)
+from .requests import Notice
+from .results import Result
+
+Message = (
+    Learn | Accepted | Watermark | Chosen | Tick | Leadership | Behind | SnapshotNeeded | FetchSnapshot | SnapshotChunk
+)
+
+SLOTS_AHEAD_MAX = 20_000
+"""Votes for slots further ahead than this are not counted: the window of a leader is far smaller (P10)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """To the gateway: a batch of the leader of `ballot` was applied; what its commands are answered, by tag."""
+
+    ballot: Ballot
+    clock_ms: int
+    answers: tuple[tuple[int, Result], ...]
+    notices: tuple[Notice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """To the feed: what happened, in order."""
+
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """To the gateway, for `lessor status`."""
+
+    chosen_upto: int
+    applied_upto: int
+    clock_ms: int
+    sessions: int
+    held: int
+    waiting: int
+    revision: int
+
+
+class Learner:
+    """The pure core of one node's learner; it owns the lease state."""
+
+    def __init__(self, node: int, members: tuple[int, ...], state: LeaseState) -> None:
+        """Start from a saved lease state (which says up to which slot it was applied)."""
+        assert node in members
+        self.node = node
+        self.members = members
+        self.quorum = quorum(len(members))
+        self.state = state
+        self.saved_upto = state.applied_upto
+        self.leading = NO_BALLOT
+        self.watermark = (NO_BALLOT, 0)
+        self._open: dict[int, Vote] = {}  # what this node's acceptor has accepted, not applied yet
+        self._counts: dict[int, dict[Ballot, dict[int, None]]] = {}  # who accepted under which ballot
+        self._chosen: dict[int, Vote] = {}  # known as chosen, waiting for the slots before
+        self._behind: Behind | None = None
+        self._gap_since_ms: int | None = None
+        self._fetched = False
+        self._now_ms = 0
+        self._saved_at_ms = 0
+        self._told_deadline_ms = 0
+        self._told_progress = state.applied_upto
+        self._told_saved = state.applied_upto
+        self._serving: tuple[int, bytes, int] | None = None  # slot, snapshot, when last asked for
+        self._assembling: tuple[int, int, int, bytearray] | None = None  # node, slot, total, what has come
+        self._asked_snapshot_at_ms = 0
+
+    def step(self, message: Message) -> Effects:
+        """Decide on one message."""
+        effects = Effects()
+        match message:
+            case Learn(vote):
+                if vote.slot > self.applied_upto:
+                    self._open[vote.slot] = vote
+                    self._count(vote.slot, vote.ballot, self.node)
+                    self._apply_what_is_chosen(effects)
+            case Accepted(ballot, node, slot):
+                if self.applied_upto < slot <= self.applied_upto + SLOTS_AHEAD_MAX and node in self.members:
+                    self._count(slot, ballot, node)
+                    self._apply_what_is_chosen(effects)
+            case Watermark(ballot, chosen_upto):
+                self._advance_watermark(ballot, chosen_upto)
+                self._apply_what_is_chosen(effects)
+            case Chosen(vote):
+                if vote.slot > self.applied_upto:
+                    self._chosen[vote.slot] = vote
+                    self._fetched = True
+                    self._apply_what_is_chosen(effects)
+            case Tick():
+                self._tick(message, effects)
+            case Leadership():
+                self.leading = message.ballot if message.leader == self.node else NO_BALLOT
+                self._told_deadline_ms = 0
+            case Behind():
+                self._behind = message
+            case SnapshotNeeded(node):
+                if self._assembling is None:
+                    self._assembling = (node, 0, 0, bytearray())
+                    self._ask_snapshot(effects)
+            case FetchSnapshot():
+                self._serve_snapshot(message, effects)
+            case SnapshotChunk():
+                self._take_chunk(message, effects)
+        return effects
+
+    @property
+    def applied_upto(self) -> int:
+        """The last slot whose entry the lease state holds."""
+        return self.state.applied_upto
+
+    # --- learning ----------------------------------------------------------------------------------------------------
+
+    def _count(self, slot: int, ballot: Ballot, node: int) -> None:
+        self._counts.setdefault(slot, {}).setdefault(ballot, {})[node] = None
+
+    def _advance_watermark(self, ballot: Ballot, chosen_upto: int) -> None:
+        if ballot > self.watermark[0] or (ballot == self.watermark[0] and chosen_upto > self.watermark[1]):
+            self.watermark = (ballot, chosen_upto)
+
+    def _known(self, slot: int) -> Vote | None:
+        """Return the chosen value of a slot, if this node can know it."""
+        chosen = self._chosen.get(slot)
+        if chosen is not None:
+            return chosen
+        vote = self._open.get(slot)
+        if vote is None:
+            return None
+        ballot, upto = self.watermark
+        if slot <= upto and vote.ballot == ballot:
+            return vote
+        if len(self._counts.get(slot, {}).get(vote.ballot, ())) >= self.quorum:
+            return vote
+        return None
+
+    def _apply_what_is_chosen(self, effects: Effects) -> None:
+        while (vote := self._known(self.applied_upto + 1)) is not None:
+            self._apply(vote, effects)
+            for table in (self._open, self._counts, self._chosen):
+                table.pop(vote.slot, None)
+
+    def _apply(self, vote: Vote, effects: Effects) -> None:
+        try:
+            entry = decode(vote.entry)
+        except Malformed as error:
+            raise Corrupt(f"the chosen entry of slot {vote.slot} cannot be read: {error}") from error
+        if not isinstance(entry, Batch | Lead | NoOp):
+            raise Corrupt(f"the chosen entry of slot {vote.slot} is a {type(entry).__name__}")
+        answering = isinstance(entry, Batch) and entry.term == self.leading
+        outcome = self.state.apply(vote.slot, entry, answering=answering)
+        if isinstance(entry, Batch) and answering:
+            applied = Applied(entry.term, self.state.clock_ms, tuple(outcome.answers), tuple(outcome.notices))
+            effects.send(Address(self.node, Role.GATEWAY), applied)
+        if outcome.events:
+            effects.send(Address(self.node, Role.FEED), Events(tuple(outcome.events)))
+
+    # --- time: what is told, saved and fetched at the end of each batch ----------------------------------------------
+
+    def _tick(self, tick: Tick, effects: Effects) -> None:
+        self._now_ms = tick.now_ms
+        self._save(effects)
+        self._tell(effects)
+        self._catch_up(effects)
+        if self._serving is not None and self._now_ms - self._serving[2] > 10 * limits.FETCH_RETRY_MS:
+            self._serving = None
+
+    def _tell(self, effects: Effects) -> None:
+        if self.applied_upto != self._told_progress:
+            self._told_progress = self.applied_upto
+            progress = Progress(self.applied_upto, self.saved_upto)
+            effects.send(Address(self.node, Role.PROPOSER), progress)
+        if self.saved_upto != self._told_saved:
+            self._told_saved = self.saved_upto
+            effects.send(Address(self.node, Role.ACCEPTOR), Progress(self.applied_upto, self.saved_upto))
+            effects.send(Address(self.node, Role.GATEWAY), self.summary())
+        if self.leading != NO_BALLOT:
+            clock, deadline, told = self.state.clock_ms, self.state.next_deadline_ms(), self._told_deadline_ms
+            # a later deadline need not be told: when the earlier one is due, the clock passes it and this comes again
+            if (deadline and (not told or deadline < told)) or (told and told <= clock):
+                self._told_deadline_ms = deadline
+                effects.send(Address(self.node, Role.EXPIRY_TIMER), NextDeadline(clock, deadline))
+
+    @property
+    def wake_at_ms(self) -> int | None:
+        """When on the node's monotonic clock this core wants its next tick, if no message comes before."""
+        due = []
+        if self.applied_upto > self.saved_upto:
+            due.append(self._saved_at_ms + limits.SAVE_EVERY_MS)
+        if self._assembling is not None:
+            due.append(self._asked_snapshot_at_ms + limits.FETCH_RETRY_MS)
+        elif self._gap_since_ms is not None:
+            due.append(self._gap_since_ms + limits.FETCH_RETRY_MS)
+        return min(due, default=None)
+
+    def summary(self) -> Summary:
+        """Return the figures that `lessor status` shows."""
+        state = self.state
+        chosen = max(self.applied_upto, self.watermark[1])
+        return Summary(
+            chosen, self.applied_upto, state.clock_ms, state.sessions, state.held, state.waiting, state.revision
+        )
+
+    def _save(self, effects: Effects) -> None:
+        due = self._now_ms - self._saved_at_ms >= limits.SAVE_EVERY_MS
+        unsaved = self.applied_upto - self.saved_upto
+        if (unsaved and due) or unsaved >= limits.SAVE_EVERY_SLOTS:
+            self._saved_at_ms = self._now_ms
+            self.saved_upto = self.applied_upto
+            effects.write(SaveState())
+
+    # --- catch-up ----------------------------------------------------------------------------------------------------
+
+    def _catch_up(self, effects: Effects) -> None:
+        node, upto = self.watermark[0].node, self.watermark[1]
+        if self.applied_upto >= upto and self._behind is not None:
+            node, upto = self._behind.node, self._behind.chosen_upto
+        if self.applied_upto >= upto or node == self.node:
+            self._gap_since_ms = None
+            return
+        if self._assembling is not None:
+            if self._now_ms - self._asked_snapshot_at_ms >= limits.FETCH_RETRY_MS:
+                self._assembling = (node, 0, 0, bytearray())  # from whoever leads now, from the start
+                self._ask_snapshot(effects)
+            return
+        if self._gap_since_ms is None and not self._fetched:
+            # the vote may be on its way through this node's own journal: do not fetch at once
+            self._gap_since_ms = self._now_ms
+        elif self._fetched or self._now_ms - (self._gap_since_ms or 0) >= limits.FETCH_RETRY_MS:
+            self._fetched = False
+            self._gap_since_ms = self._now_ms
+            effects.send(Address(node, Role.ACCEPTOR), Fetch(self.node, self.applied_upto + 1))
+
+    def _ask_snapshot(self, effects: Effects) -> None:
+        assert self._assembling is not None
+        node, slot, _, parts = self._assembling
+        self._asked_snapshot_at_ms = self._now_ms
+        effects.send(Address(node, Role.LEARNER), FetchSnapshot(self.node, slot, len(parts)))
+
+    def _serve_snapshot(self, ask: FetchSnapshot, effects: Effects) -> None:
+        if ask.node not in self.members or ask.node == self.node:
+            return
+        if self._serving is None or ask.slot != self._serving[0]:
+            self._serving = (self.applied_upto, self.state.snapshot(), self._now_ms)
+        slot, data, _ = self._serving
+        self._serving = (slot, data, self._now_ms)
+        offset = ask.offset if ask.slot == slot and ask.offset < len(data) else 0
+        piece = data[offset : offset + limits.SNAPSHOT_CHUNK_BYTES]
+        effects.send(Address(ask.node, Role.LEARNER), SnapshotChunk(self.node, slot, offset, len(data), piece))
+
+    def _take_chunk(self, chunk: SnapshotChunk, effects: Effects) -> None:
+        if self._assembling is None or chunk.node != self._assembling[0]:
+            return
+        if chunk.slot <= self.applied_upto or not chunk.data or chunk.total > limits.SNAPSHOT_BYTES_MAX:
+            self._assembling = None
+            return
+        node, slot, _, parts = self._assembling
+        if chunk.slot != slot:
+            parts = bytearray()
+        if chunk.offset != len(parts):
+            return
+        parts += chunk.data
+        self._assembling = (node, chunk.slot, chunk.total, parts)
+        if len(parts) < chunk.total:
+            self._ask_snapshot(effects)
+            return
+        self._assembling = None
+        self._install(chunk.slot, bytes(parts), effects)
+
+    def _install(self, slot: int, data: bytes, effects: Effects) -> None:
+        try:
+            state = LeaseState.restore(data)
+        except Malformed:
+            return  # the retry asks for another one
+        if state.applied_upto != slot or slot <= self.applied_upto:
+            return
+        self.state = state
+        self.saved_upto = slot
+        self._open = {old: vote for old, vote in self._open.items() if old > slot}
+        self._counts = {old: votes for old, votes in self._counts.items() if old > slot}
+        self._chosen = {old: vote for old, vote in self._chosen.items() if old > slot}
+        effects.write(ReplaceState())
+        effects.send(Address(self.node, Role.ACCEPTOR), Installed(slot))
+        effects.send(Address(self.node, Role.PROPOSER), Progress(slot, slot))
+        self._told_progress = self._told_saved = slot
+        self._fetched = True
+        self._apply_what_is_chosen(effects)

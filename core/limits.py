@@ -1,0 +1,176 @@
+"""Every bound of the service, in one place, each with its reason (P10)."""
+
+from typing import Final
+
+# --- time ------------------------------------------------------------------------------------------------------------
+
+CLOCK_RATE_DRIFT_PPM: Final = 500
+"""How wrong the rate of one machine's monotonic clock may be. NTP itself slews at no more than 500 ppm; a crystal is
+usually within 100. Two clocks that err in opposite directions differ by twice this, and that is what a client takes
+off its deadlines. The values of clocks are never compared, so no bound on them is needed."""
+
+HEARTBEAT_MS: Final = 100
+"""A leader speaks at least this often: often enough that followers hear several before they lose patience."""
+
+ELECTION_TIMEOUT_MIN_MS: Final = 700
+"""Patience with a silent leader, at least. Seven heartbeats: a busy two-core machine delays a process by hundreds of
+milliseconds without it being dead, and a killed process is noticed at once by its closed sockets anyway."""
+
+ELECTION_TIMEOUT_SPREAD_MS: Final = 700
+"""Random part of the patience, so that two followers rarely stand at the same moment."""
+
+ELECTION_HINT_SPREAD_MS: Final = 30
+"""Random wait after a leader's connection broke: several local round trips, so that one candidate is usually done
+before the next one starts."""
+
+ELECTION_RETRY_SPREAD_MS: Final = 150
+"""Random wait after a candidacy that failed, again to part the candidates."""
+
+CANDIDACY_MS: Final = 600
+"""How long a candidate tries with one ballot before it gives up. Longer than a round trip and two slow commits."""
+
+LEADER_STALL_MS: Final = 400
+"""A leader whose clock leaps by more than this between two looks was not running: it counts the leap as no time, since
+the pings of its clients may lie unread in its sockets. Four heartbeats: less is ordinary scheduling noise."""
+
+RETRANSMIT_MS: Final = 250
+"""An Accept that is not chosen after this long is sent again; long enough not to double the load of a slow disk."""
+
+FETCH_RETRY_MS: Final = 300
+"""A catch-up request that brought nothing is repeated after this long."""
+
+TTL_MS_MIN: Final = 100
+"""Shortest lease. Below it the drift margin and one round trip are most of the lease."""
+
+TTL_MS_MAX: Final = 7 * 24 * 3600 * 1000
+"""Longest lease: a week. A lease is kept by renewing; one that outlives its holder for longer is an outage."""
+
+SESSION_TIMEOUT_MS_MIN: Final = 500
+"""Shortest session timeout: two pings and an election on the hint must fit in."""
+
+SESSION_TIMEOUT_MS_MAX: Final = 30 * 60 * 1000
+"""Longest session timeout, 30 minutes, as in YDB's coordination service: a dead client must not hold for days."""
+
+SESSION_TIMEOUT_MS_DEFAULT: Final = 10_000
+"""Default session timeout: survives an election and a stall, and frees the locks of a dead client in ten seconds."""
+
+WAIT_MS_MAX: Final = 24 * 3600 * 1000
+"""Longest finite wait in a queue, one day, as in YDB's coordination service. Waiting without end is said as such."""
+
+# --- names and data --------------------------------------------------------------------------------------------------
+
+NAME_BYTES_MAX: Final = 1024
+"""A resource name in UTF-8: room for any path-like name; it is written into every log entry that touches it."""
+
+NAMESPACE_BYTES_MAX: Final = 255
+"""A namespace in UTF-8."""
+
+HOLDER_BYTES_MAX: Final = 255
+"""A holder's name in UTF-8: host, process, thread and then some."""
+
+DATA_BYTES_MAX: Final = 64 * 1024
+"""Data kept with a claim. It is replicated, journalled and sent in snapshots; a lock service is no blob store."""
+
+DESCRIPTION_BYTES_MAX: Final = 1024
+"""A session's description, as in YDB's coordination service."""
+
+SESSION_KEY_BYTES: Final = 16
+"""The random key by which a client opens and re-attaches its session: 128 bits cannot be guessed."""
+
+# --- state -----------------------------------------------------------------------------------------------------------
+
+SESSIONS_MAX: Final = 100_000
+"""Sessions in the cluster: each costs about a kilobyte on every node."""
+
+CLAIMS_MAX: Final = 1_000_000
+"""Claims held and waiting in the cluster: each costs about a kilobyte on every node."""
+
+REPLIES_PER_SESSION_MAX: Final = 4096
+"""Answers kept for retries until the client acknowledges them. A client with more unacknowledged requests is told
+Busy: it has lost its way, and its answers would fill every node's memory."""
+
+CLAIMS_PER_PING_MAX: Final = 100
+"""Claims whose state one ping may ask for; a client with more asks in turns."""
+
+WAITERS_COUNTED_MAX: Final = 1000
+"""How far a place in a queue is counted: a status says 1000 for everything beyond, instead of walking a long queue."""
+
+LIST_PAGE_MAX: Final = 500
+"""Claims in one page of a listing; larger listings are asked for page by page."""
+
+# --- consensus -------------------------------------------------------------------------------------------------------
+
+NODES_MAX: Final = 9
+"""Members of a cluster. More journals make every commit slower and add no safety that five do not give."""
+
+WINDOW_SLOTS: Final = 2
+"""Slots in flight. One hides no round trip, four only cut the batches up (measured for the design)."""
+
+BATCH_COMMANDS_MAX: Final = 512
+"""Commands in one slot: beyond it the commit is no longer what costs."""
+
+BATCH_BYTES_MAX: Final = 512 * 1024
+"""Bytes of commands in one slot, so that an Accept stays well within one packet."""
+
+PROPOSER_QUEUE_MAX: Final = 20_000
+"""Commands waiting at the proposer. The gateway answers Busy before it, so reaching it is a broken invariant."""
+
+JOURNAL_RETAIN_SLOTS: Final = 5_000
+"""Chosen slots kept for followers that were away for a moment; older ones are served by a snapshot."""
+
+JOURNAL_RETAIN_BYTES: Final = 16 * 1024 * 1024
+"""The same bound in bytes, since the acceptor keeps these slots in memory too."""
+
+PAGE_BYTES: Final = 256 * 1024
+"""Size of one page of a promise or of catch-up, before the last value is added: below the packet limit by far."""
+
+PAGE_SLOTS: Final = 1_000
+"""Slots in one page of a promise or of catch-up."""
+
+SNAPSHOT_CHUNK_BYTES: Final = 256 * 1024
+"""Size of one piece of a snapshot."""
+
+SNAPSHOT_BYTES_MAX: Final = 1024 * 1024 * 1024
+"""Largest snapshot that a node will assemble: a million claims of a kilobyte."""
+
+SAVE_EVERY_MS: Final = 500
+"""How often the learner writes its lease state down. The journal can replay what came since, so this only bounds the
+work of a restart."""
+
+SAVE_EVERY_SLOTS: Final = 2_000
+"""The lease state is written down after this many slots even when time has not come."""
+
+# --- gateway and sockets ---------------------------------------------------------------------------------------------
+
+GATEWAY_IN_FLIGHT_MAX: Final = 10_000
+"""Requests that a gateway has submitted and not yet answered. Past it every further request is answered Busy."""
+
+GATEWAY_IN_FLIGHT_BYTES_MAX: Final = 64 * 1024 * 1024
+"""The same bound in bytes of names and data."""
+
+CONNECTIONS_TRACKED_MAX: Final = 100_000
+"""Sessions whose connection a gateway remembers for pushes; the least recently heard is forgotten first."""
+
+PACKET_BYTES_MAX: Final = 2 * 1024 * 1024
+"""Largest packet that is decoded. A page of catch-up plus one whole batch is less than half of it."""
+
+SOCKET_MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Largest frame that ZeroMQ will take in at all; a larger one ends the connection before it is read into memory."""
+
+PACKET_MESSAGES_MAX: Final = 4096
+"""Messages in one packet."""
+
+PACKET_FRAMES_MAX: Final = 4
+"""Frames in one multipart message; we send two at the most."""
+
+RECEIVE_BURST: Final = 256
+"""Packets taken from one socket before the others get their turn."""
+
+SOCKET_QUEUE_MESSAGES: Final = 2_000
+"""ZeroMQ's own queue per connection, each way: past it a peer's packets are dropped (they are all repeatable)."""
+
+CBOR_DEPTH_MAX: Final = 12
+"""Nesting that the decoder follows; our deepest message has less."""
+
+PORTS_PER_NODE: Final = 5
+"""A node's ports, counted from its base: clients, proposer, acceptor, learner, event feed."""

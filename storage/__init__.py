@@ -1,0 +1,1 @@
+"""The SQLite side of a node: its journal and its lease state."""

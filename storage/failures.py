@@ -1,0 +1,57 @@
+"""What a node is told when its storage fails: the file, the cause, and what to do about it."""
+
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from ..core.errors import Corrupt, LessorError
+
+
+class StorageFailed(LessorError):
+    """A file of this node could not be read or written: a full disk, missing rights, a failing device.
+
+    The node stops, and what it was writing may or may not be there when it starts again. A sync that failed is never
+    tried again: the operating system reports a lost page once, and calls the next sync of it a success.
+    """
+
+    indefinite = True
+
+
+_REMEDIES: Final = {
+    sqlite3.SQLITE_FULL: "the disk is full: make room, then start the node again",
+    sqlite3.SQLITE_IOERR: (
+        "the disk reports an error, or a quota or a limit on the size of files is reached: read the kernel's log, "
+        "mend the cause, then start the node again"
+    ),
+    sqlite3.SQLITE_CANTOPEN: "let the node's user read and write this file and its directory, then start it again",
+    sqlite3.SQLITE_PERM: "let the node's user read and write this file and its directory, then start it again",
+    sqlite3.SQLITE_READONLY: "let the node's user write this file and its directory, then start it again",
+    sqlite3.SQLITE_BUSY: "another program works on this file: end it, then start the node again",
+    sqlite3.SQLITE_LOCKED: "another program works on this file: end it, then start the node again",
+    sqlite3.SQLITE_PROTOCOL: "another program works on this file: end it, then start the node again",
+    sqlite3.SQLITE_NOMEM: "the machine is out of memory: give it more, then start the node again",
+}
+_DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def damaged(path: Path, node: int, what: str) -> Corrupt:
+    """Return the error that says that a file of `node` holds what it cannot hold."""
+    return Corrupt(
+        f"{path} is damaged: {what}. No copy can restore it, since a copy has forgotten what the node promised since: "
+        f"replace node {node} by a new one"
+    )
+
+
+def failed(error: sqlite3.Error, path: Path, node: int, doing: str, *, reading: bool) -> LessorError:
+    """Return the error that says why SQLite failed: `Corrupt` when what it read makes no sense, else `StorageFailed`.
+
+    `doing` completes the sentence "cannot ... FILE". An error without a known cause in the environment is taken for
+    damage if the file was being `reading`, since our statements are constant and fit the schema.
+    """
+    code = getattr(error, "sqlite_errorcode", None)  # absent where the error is Python's own, as for text not in UTF-8
+    primary = None if code is None else code & 0xFF
+    remedy = _REMEDIES.get(primary) if primary is not None else None
+    if primary in _DAMAGE or (reading and remedy is None):
+        return damaged(path, node, str(error))
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    return StorageFailed(f"cannot {doing} {path}: {error} ({name}); {remedy or 'the node stops, start it again'}")

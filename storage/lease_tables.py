@@ -1,0 +1,277 @@
+"""The lease state of one node on the disk, in tables that an operator can read with the sqlite3 shell.
+
+They are behind the log by what came since the last save, which the journal can replay. Each row ends with a checksum,
+and the header counts the rows, so that a state that was changed by anything but the log is not taken for one.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import sqlite_utils
+
+from ..core.ballot import Ballot
+from ..core.commands import Resource
+from ..core.encoding import dumps, from_list, loads, to_list
+from ..core.errors import Corrupt, Malformed
+from ..core.lease_state import LeaseState
+from ..core.records import ClaimRecord, SessionRecord, StateHeader
+from .database import PAGE_BYTES, Database, Owner, checksum, new_schema
+from .failures import damaged
+
+SCHEMA: Final = new_schema("leases", irreplaceable=False)
+
+ROW_BYTES: Final = 256
+"""What a changed row adds to the log beside its blobs, about."""
+
+_HEADER: Final = {
+    "id": int, "applied_upto": int, "clock_ms": int, "base_ms": int, "term_counter": int, "term_node": int,
+    "last_token": int, "last_claim": int, "last_session": int, "revision": int,
+    "sessions": int, "claims": int, "snapshot_upto": int,
+}  # fmt: skip
+_SESSIONS: Final = {
+    "session": int, "key": bytes, "timeout_ms": int, "description": str, "expires_at_ms": int, "acked_below": int,
+    "replies": bytes,
+}  # fmt: skip
+_CLAIMS: Final = {
+    "claim": int, "namespace": str, "resources": str, "holder": str, "data": bytes, "session": int, "detached": int,
+    "ttl_ms": int, "since_ms": int, "token": int, "ends_at_ms": int,
+}  # fmt: skip
+
+
+@SCHEMA.migrations()
+def m001_lease_state(db: sqlite_utils.Database) -> None:
+    """Make the sessions, the claims, and the header: the one row of what is neither."""
+    for name, columns in (("header", _HEADER), ("sessions", _SESSIONS), ("claims", _CLAIMS)):
+        key, *others = columns
+        db.table(name).create({**columns, "checksum": int}, pk=key, not_null={*others, "checksum"})
+
+
+def _put(table: str, columns: Iterable[str]) -> str:
+    names = (*columns, "checksum")
+    return f"INSERT OR REPLACE INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608
+
+
+_PUT_HEADER: Final = _put("header", _HEADER)
+_PUT_SESSION: Final = _put("sessions", _SESSIONS)
+_PUT_CLAIM: Final = _put("claims", _CLAIMS)
+_DROP_SESSION: Final = "DELETE FROM sessions WHERE session = ?"
+_DROP_CLAIM: Final = "DELETE FROM claims WHERE claim = ?"
+_ALL_SESSIONS: Final = f"SELECT {', '.join(_SESSIONS)}, checksum FROM sessions ORDER BY session"  # noqa: S608
+_ALL_CLAIMS: Final = f"SELECT {', '.join(_CLAIMS)}, checksum FROM claims ORDER BY claim"  # noqa: S608
+
+
+class LeaseTables:
+    """The open lease tables, for the one thread that opened them. Others may read them meanwhile.
+
+    The space of what has ended is used again by what begins, so the file grows to what the cluster once held at the
+    same time, which is limited, and no further.
+    """
+
+    def __init__(self, path: Path, owner: Owner) -> None:
+        """Open the lease tables of `owner`.
+
+        Raises:
+            ForeignDatabase: they belong to somebody else, or were written by a newer version of lessor.
+            Corrupt: they are damaged.
+            StorageFailed: they cannot be opened, read or written.
+        """
+        self.snapshot_upto = 0
+        """The slot at which the snapshot ended that these tables last began with, 0 if they began empty."""
+        self._database = Database(path, SCHEMA, owner.node)
+        try:
+            self._database.require(owner)
+            self._read_header()
+        except BaseException:
+            self._database.close()
+            raise
+
+    @classmethod
+    def create(cls, path: Path, owner: Owner) -> None:
+        """Make the lease tables of an empty state for `owner`, durably.
+
+        Raises:
+            StorageFailed: they cannot be written.
+        """
+        database = Database(path, SCHEMA, owner.node, create=True)
+        try:
+            with database.transaction as connection:
+                database.write_owner(owner)
+                connection.execute(_PUT_HEADER, _header_row(LeaseState(), 0))
+            database.checkpoint("TRUNCATE")
+        finally:
+            database.close()
+
+    def load(self) -> LeaseState:
+        """Check the file and return the state that it holds.
+
+        Raises:
+            Corrupt: the file is damaged, or what it holds is no consistent state.
+            StorageFailed: it cannot be read, or it has failed before.
+        """
+        database = self._database
+        database.check()
+        header, sessions_expected, claims_expected = self._read_header()
+        with database.reading():
+            sessions = [self._session(row) for row in database.connection.execute(_ALL_SESSIONS)]
+            claims = [self._claim(row) for row in database.connection.execute(_ALL_CLAIMS)]
+        if (len(sessions), len(claims)) != (sessions_expected, claims_expected):
+            raise self._damaged(
+                f"it holds {len(sessions)} sessions and {len(claims)} claims, "
+                f"its header says {sessions_expected} and {claims_expected}"
+            )
+        try:
+            return LeaseState.from_records(header, sessions, claims)
+        except Malformed as error:
+            raise self._damaged(str(error)) from error
+
+    def save(self, state: LeaseState) -> None:
+        """Make durable what changed in `state` since it was last saved, and forget that it changed.
+
+        Raises:
+            StorageFailed: it may or may not have been written; the node must stop.
+            Corrupt: the file was found to be damaged; the node must stop.
+        """
+        put_sessions, put_claims = [], []
+        drop_sessions, drop_claims = [], []
+        size = 0
+        for number in state.changed_sessions:
+            session = state.session_record(number)
+            if session is None:
+                drop_sessions.append((number,))
+            else:
+                put_sessions.append(session_row := _session_row(session))
+                size += len(session_row[6])
+        for number in state.changed_claims:
+            claim = state.claim_record(number)
+            if claim is None:
+                drop_claims.append((number,))
+            else:
+                put_claims.append(_claim_row(claim))
+                size += len(claim.data)
+        with self._database.transaction as connection:
+            connection.executemany(_DROP_SESSION, drop_sessions)
+            connection.executemany(_DROP_CLAIM, drop_claims)
+            connection.executemany(_PUT_SESSION, put_sessions)
+            connection.executemany(_PUT_CLAIM, put_claims)
+            connection.execute(_PUT_HEADER, _header_row(state, self.snapshot_upto))
+        rows = len(put_sessions) + len(put_claims) + len(drop_sessions) + len(drop_claims)
+        self._saved(state)
+        self._database.wrote(size + rows * ROW_BYTES + 3 * PAGE_BYTES)
+
+    def replace(self, state: LeaseState) -> None:
+        """Make `state`, just restored from a snapshot, all that these tables hold.
+
+        Raises:
+            StorageFailed: it may or may not have been written; the node must stop.
+            Corrupt: the file was found to be damaged; the node must stop.
+        """
+        with self._database.transaction as connection:
+            connection.execute("DELETE FROM sessions")
+            connection.execute("DELETE FROM claims")
+            connection.executemany(_PUT_SESSION, map(_session_row, state.all_sessions()))
+            connection.executemany(_PUT_CLAIM, map(_claim_row, state.all_claims()))
+            connection.execute(_PUT_HEADER, _header_row(state, state.applied_upto))
+        self.snapshot_upto = state.applied_upto
+        self._saved(state)
+        self._database.checkpoint("TRUNCATE")  # the log has become as large as the state
+
+    def close(self) -> None:
+        """Close the file; may be called twice."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        """Return the tables, to be closed after the block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the tables."""
+        self.close()
+
+    def _saved(self, state: LeaseState) -> None:
+        state.changed_sessions.clear()
+        state.changed_claims.clear()
+
+    def _read_header(self) -> tuple[StateHeader, int, int]:
+        row = self._database.read_row("header", tuple(_HEADER))
+        if row is None:
+            raise self._damaged("it has no header")
+        _, applied_upto, clock_ms, base_ms, term_counter, term_node, *last, sessions, claims, snapshot_upto = row
+        self.snapshot_upto = snapshot_upto
+        return StateHeader(applied_upto, clock_ms, base_ms, Ballot(term_counter, term_node), *last), sessions, claims
+
+    def _session(self, row: tuple[Any, ...]) -> SessionRecord:
+        *columns, stored = row
+        if checksum(*columns) != stored:
+            raise self._damaged(f"the row of session {columns[0]} is wrong")
+        session, key, timeout_ms, description, expires_at_ms, acked_below, data = columns
+        try:
+            replies = tuple(from_list(reply) for reply in loads(data))
+        except Malformed as error:
+            raise self._damaged(f"the replies of session {session} cannot be read: {error}") from error
+        return SessionRecord(session, key, timeout_ms, description, expires_at_ms, acked_below, replies)
+
+    def _claim(self, row: tuple[Any, ...]) -> ClaimRecord:
+        *columns, stored = row
+        if checksum(*columns) != stored:
+            raise self._damaged(f"the row of claim {columns[0]} is wrong")
+        claim, namespace, resources, holder, data, session, detached, *numbers = columns
+        paths = tuple(Resource(tuple(path)) for path in json.loads(resources))
+        return ClaimRecord(claim, namespace, paths, holder, data, session, bool(detached), *numbers)
+
+    def _damaged(self, what: str) -> Corrupt:
+        return damaged(self._database.path, self._database.node, what)
+
+
+def _row(*columns: Any) -> tuple[Any, ...]:
+    return (*columns, checksum(*columns))
+
+
+def _header_row(state: LeaseState, snapshot_upto: int) -> tuple[Any, ...]:
+    header = state.header
+    return _row(
+        1,
+        header.applied_upto,
+        header.clock_ms,
+        header.base_ms,
+        *header.term,
+        header.last_token,
+        header.last_claim,
+        header.last_session,
+        header.revision,
+        state.sessions,
+        state.held + state.waiting,
+        snapshot_upto,
+    )
+
+
+def _session_row(record: SessionRecord) -> tuple[Any, ...]:
+    return _row(
+        record.session,
+        record.key,
+        record.timeout_ms,
+        record.description,
+        record.expires_at_ms,
+        record.acked_below,
+        dumps([to_list(reply) for reply in record.replies]),
+    )
+
+
+def _claim_row(record: ClaimRecord) -> tuple[Any, ...]:
+    return _row(
+        record.claim,
+        record.namespace,
+        json.dumps([list(resource.path) for resource in record.resources], ensure_ascii=False),
+        record.holder,
+        record.data,
+        record.session,
+        int(record.detached),
+        record.ttl_ms,
+        record.since_ms,
+        record.token,
+        record.ends_at_ms,
+    )

@@ -1,0 +1,248 @@
+"""A small driver around LeaseState that opens sessions, claims and lets time pass, and checks of its consistency."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from lessor.core.ballot import Ballot
+from lessor.core.commands import (
+    FOREVER,
+    Cancel,
+    Claim,
+    CloseSession,
+    Command,
+    Describe,
+    ListClaims,
+    OpenSession,
+    Operation,
+    Ping,
+    Release,
+    Renew,
+    Resource,
+)
+from lessor.core.encoding import encode
+from lessor.core.entries import Batch, Entry, Lead
+from lessor.core.events import Event
+from lessor.core.lease_state import LEASE_ENDS, SESSION_ENDS, WAIT_ENDS, LeaseState, Outcome
+from lessor.core.records import ClaimRecord
+from lessor.core.requests import Notice
+from lessor.core.results import ClaimInfo, ClaimPage, ClaimPhase, ClaimStatus, Pong, Result, SessionOpened
+
+NAMESPACE = "default"
+
+
+class Leases:
+    """A lease state under one leader, whose clock moves only when it is told to; every entry takes the next slot."""
+
+    def __init__(self, state: LeaseState | None = None) -> None:
+        self.state = LeaseState() if state is None else state
+        self.term = self.state.header.term
+        self.elapsed_ms = self.state.clock_ms - self.state.header.base_ms
+        self.log: list[Entry] = []
+        self.events: list[Event] = []
+        self.notices: list[Notice] = []
+        self.last_number = 0
+        if state is None:
+            self.lead()
+
+    # --- the log -----------------------------------------------------------------------------------------------------
+
+    def apply(self, entry: Entry) -> Outcome:
+        outcome = self.state.apply(self.state.applied_upto + 1, entry)
+        self.log.append(entry)
+        self.events += outcome.events
+        self.notices += outcome.notices
+        return outcome
+
+    def lead(self) -> None:
+        """The next leader takes over; its own time begins at 0."""
+        self.term = Ballot(self.term.counter + 1, self.term.counter % 3 + 1)
+        self.elapsed_ms = 0
+        self.apply(Lead(self.term))
+
+    def batch(self, *commands: Command) -> list[Result]:
+        outcome = self.apply(Batch(self.term, self.elapsed_ms, tuple(encode(command) for command in commands)))
+        assert [tag for tag, _ in outcome.answers] == [command.tag for command in commands]
+        return [result for _, result in outcome.answers]
+
+    def after(self, ms: int) -> None:
+        """Let time pass, and a stamped batch without commands follow."""
+        self.elapsed_ms += ms
+        self.batch()
+
+    def command(self, session: int, operation: Operation, number: int = 0, acked_below: int = 0) -> Command:
+        """A command under the next number, or under the number given."""
+        self.last_number += 1
+        return Command(self.last_number, session, number or self.last_number, acked_below, operation)
+
+    def ask(self, session: int, operation: Operation, number: int = 0, acked_below: int = 0) -> Result:
+        """Have one operation chosen, alone in its batch, and return its answer."""
+        return self.batch(self.command(session, operation, number, acked_below))[0]
+
+    # --- what clients do ---------------------------------------------------------------------------------------------
+
+    def session(self, timeout_ms: int = 10_000, key: bytes = b"") -> int:
+        """Open a session, of a client that draws a new key unless it is given one."""
+        key = key or (self.last_number + 1).to_bytes(16, "big")
+        opened = self.ask(0, OpenSession(key, timeout_ms, ""))
+        assert isinstance(opened, SessionOpened)
+        return opened.session
+
+    def claim(
+        self,
+        session: int,
+        name: str,
+        *,
+        ttl_ms: int = 0,
+        wait_ms: int = 0,
+        detached: bool = False,
+        namespace: str = NAMESPACE,
+    ) -> Any:
+        return self.ask(session, claim(name, ttl_ms=ttl_ms, wait_ms=wait_ms, detached=detached, namespace=namespace))
+
+    def cancel(self, session: int, number: int) -> Result:
+        return self.ask(session, Cancel(number))
+
+    def renew(self, session: int, token: int, ttl_ms: int = 0) -> Result:
+        return self.ask(session, Renew(token, ttl_ms))
+
+    def release(self, session: int, token: int) -> Result:
+        return self.ask(session, Release(token))
+
+    def close(self, session: int) -> Result:
+        return self.ask(session, CloseSession())
+
+    def ping(self, session: int, *claims: int) -> Pong:
+        pong = self.ask(session, Ping(claims))
+        assert isinstance(pong, Pong)
+        return pong
+
+    def describe(self, name: str, namespace: str = NAMESPACE) -> ClaimPage:
+        page = self.ask(0, Describe(namespace, (name,)))
+        assert isinstance(page, ClaimPage)
+        return page
+
+    def list_claims(self, namespace: str = "", after: int = 0, limit: int = 100) -> ClaimPage:
+        page = self.ask(0, ListClaims(namespace, after, limit))
+        assert isinstance(page, ClaimPage)
+        return page
+
+    def holder(self, name: str) -> ClaimInfo | None:
+        """The claim that holds the name, None if it is free."""
+        claims = self.describe(name).claims
+        return claims[0] if claims and claims[0].phase == ClaimPhase.HELD else None
+
+    def holding_token(self, name: str) -> int:
+        """The token under which the name is held, 0 if it is free."""
+        found = self.holder(name)
+        return found.token if found else 0
+
+    def kinds(self) -> list[str]:
+        """The kinds of the events since the last call."""
+        kinds = [event.kind for event in self.events]
+        self.events.clear()
+        return kinds
+
+    def told(self, session: int) -> list[ClaimStatus]:
+        """What was pushed to the session since the last call."""
+        told = [notice.status for notice in self.notices if notice.session == session]
+        self.notices = [notice for notice in self.notices if notice.session != session]
+        return told
+
+
+def claim(name: str, *, ttl_ms: int = 0, wait_ms: int = 0, detached: bool = False, namespace: str = NAMESPACE) -> Claim:
+    return Claim(namespace, (Resource((name,)),), f"holder of {name}", b"", ttl_ms, wait_ms, detached)
+
+
+def a_story() -> Leases:
+    """A history in which everything happens that can."""
+    leases = Leases()
+    anna, ben, carl = leases.session(timeout_ms=1000), leases.session(timeout_ms=60_000), leases.session()
+    leases.claim(anna, "x", ttl_ms=1500)
+    leases.claim(ben, "x", wait_ms=400)
+    leases.claim(ben, "x", wait_ms=FOREVER)
+    leases.claim(carl, "x", ttl_ms=2000, wait_ms=FOREVER, detached=True)
+    leases.after(500)
+    leases.renew(ben, 1)
+    leases.claim(anna, "y")
+    leases.claim(anna, "x", wait_ms=FOREVER)
+    leases.lead()
+    leases.after(1200)
+    leases.after(800)
+    leases.cancel(ben, 3)
+    leases.claim(ben, "z", namespace="other", ttl_ms=100)
+    leases.close(carl)
+    leases.after(100)
+    return leases
+
+
+def replayed(log: Iterable[Entry], *, answering: bool = True) -> LeaseState:
+    """The state that another node reaches by the same log."""
+    state = LeaseState()
+    for slot, entry in enumerate(log, start=1):
+        state.apply(slot, entry, answering=answering)
+    return state
+
+
+def check_consistent(state: LeaseState) -> None:
+    """Assert what holds after every entry, from the records alone, and that every index agrees with the records."""
+    header, claims = state.header, state.all_claims()
+    queues: dict[tuple[str, tuple[str, ...]], list[ClaimRecord]] = {}
+    for record in claims:
+        assert record.resources, "a claim asks for something"
+        for resource in record.resources:
+            queues.setdefault((record.namespace, resource.path), []).append(record)
+    for key, queue in queues.items():
+        assert queue[0].token, f"the first in the queue of {key} is granted"
+        assert not any(record.token for record in queue[1:]), f"only one claim on {key} is granted (P3)"
+        assert list(state._queues[key]) == [record.claim for record in queue], "queues are in order of arrival (P7)"
+    assert state._queues.keys() == queues.keys(), "no empty queue stays behind (P10)"
+
+    granted = {record.token: record.claim for record in claims if record.token}
+    assert state._claim_by_token == granted, "the map by token agrees with the records"
+    assert state.held == len(granted)
+    assert state.waiting == sum(not record.token for record in claims)
+    assert state.held + state.waiting == len(claims)
+    assert len(granted) == sum(bool(record.token) for record in claims), "no two grants share a token (P5)"
+    assert max(granted, default=0) <= header.last_token
+    assert max((record.claim for record in claims), default=0) <= header.last_claim
+
+    assert header.base_ms <= header.clock_ms
+    sessions = {record.session: record for record in state.all_sessions()}
+    assert 0 not in sessions, "0 stands for no session"
+    assert state.sessions == len(sessions)
+    assert max(sessions, default=0) <= header.last_session
+    assert state._session_by_key == {record.key: number for number, record in sessions.items()}
+    for record in claims:
+        assert not record.session or record.session in sessions, "a claim's session is alive"
+        assert record.token or record.session, "what waits belongs to somebody"
+        assert record.session or record.ends_at_ms, "what belongs to nobody has an end"
+        assert record.ttl_ms or not record.detached, "a detached lease has a ttl"
+        assert not record.token or bool(record.ends_at_ms) == bool(record.ttl_ms), "a ttl has a deadline"
+    for number in sessions:
+        owned = [record.claim for record in claims if record.session == number]
+        assert list(state._sessions[number].claims) == owned, "a session knows its claims"
+    check_deadlines(state)
+
+
+def check_deadlines(state: LeaseState) -> None:
+    """Assert that nothing that will be due is missing from the heap of deadlines."""
+    heap: dict[tuple[int, int], int] = {}
+    for deadline_ms, kind, number in state._deadlines:
+        heap[kind, number] = min(deadline_ms, heap.get((kind, number), deadline_ms))
+    due = {(SESSION_ENDS, record.session): record.expires_at_ms for record in state.all_sessions()}
+    for record in state.all_claims():
+        if record.ends_at_ms:
+            due[LEASE_ENDS if record.token else WAIT_ENDS, record.claim] = record.ends_at_ms
+    for entry, deadline_ms in due.items():
+        assert heap[entry] <= deadline_ms, f"{entry} is due at {deadline_ms} and stands in the heap by then"
+    next_ms = state.next_deadline_ms()
+    assert bool(next_ms) == bool(due)
+    assert next_ms <= min(due.values(), default=0)
+
+
+def check_nothing_overdue(state: LeaseState) -> None:
+    """Assert that whatever was due at the state's clock or before has ended."""
+    for session in state.all_sessions():
+        assert session.expires_at_ms > state.clock_ms, f"session {session.session} is overdue"
+    for record in state.all_claims():
+        assert not record.ends_at_ms or record.ends_at_ms > state.clock_ms, f"claim {record.claim} is overdue"

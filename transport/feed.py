@@ -1,0 +1,61 @@
+"""The event feed: every applied change of a lease, published by each node to whoever subscribes."""
+
+import zmq
+
+from ..core.errors import Malformed
+from ..core.events import Event
+from .packets import decode_packet, encode_packet
+from .sockets import Context, Socket, publisher, receive, subscriber
+
+
+def topic_of(namespace: str, path: tuple[str, ...]) -> bytes:
+    """Return the topic of a resource's events; the topic of a namespace is a prefix of those of its resources."""
+    return "\0".join((namespace, *path)).encode() if namespace else b""
+
+
+class FeedPublisher:
+    """A node's end of the feed."""
+
+    def __init__(self, context: Context, endpoint: str) -> None:
+        """Bind the feed's port.
+
+        Raises:
+            zmq.ZMQError: the address cannot be bound.
+        """
+        self.socket: Socket = publisher(context, endpoint)
+        self._topics = 0
+
+    def publish(self, events: tuple[Event, ...]) -> None:
+        """Publish events in order; costs nothing while nobody listens."""
+        for frames in receive(self.socket):
+            self._topics += 1 if frames[0][:1] == b"\x01" else -1 if frames[0][:1] == b"\x00" else 0
+        if self._topics <= 0:
+            return
+        for event in events:
+            self.socket.send_multipart([topic_of(event.namespace, event.path), encode_packet([event])], zmq.NOBLOCK)
+
+
+class FeedSubscriber:
+    """A reader of one node's feed."""
+
+    def __init__(self, context: Context, endpoint: str, namespace: str = "", path: tuple[str, ...] = ()) -> None:
+        """Subscribe to the events of a resource, of a namespace, or to all."""
+        self._socket = subscriber(context, endpoint, topic_of(namespace, path))
+
+    def next(self, timeout_ms: int | None = None) -> Event | None:
+        """Return the next event, None if none came in time.
+
+        Raises:
+            Malformed: what came is no event of this version.
+        """
+        if not self._socket.poll(timeout_ms):
+            return None
+        frames = self._socket.recv_multipart()
+        messages = decode_packet(frames[-1])
+        if len(messages) != 1 or not isinstance(messages[0], Event):
+            raise Malformed("the feed sent something that is no event")
+        return messages[0]
+
+    def close(self) -> None:
+        """Leave the feed."""
+        self._socket.close()

@@ -1,0 +1,151 @@
+"""ZeroMQ sockets as this project wants them: bounded in every direction, and never lingering."""
+
+import struct
+from typing import Any
+
+import zmq
+
+from ..core import limits
+
+RECONNECT_MS = 20
+"""First wait before a broken connection is tried again."""
+
+RECONNECT_MS_MAX = 500
+"""Longest wait between two tries: a node that comes back is reached within half a second."""
+
+PULSE_MS = 1_000
+"""How often ZeroMQ itself asks a silent connection whether it lives; three times this without an answer breaks it."""
+
+Socket = zmq.Socket[bytes]
+Context = zmq.Context[Socket]
+
+_TROUBLE = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+
+
+def router(context: Context, endpoint: str) -> Socket:
+    """Return a ROUTER bound to `endpoint`.
+
+    Raises:
+        zmq.ZMQError: the address cannot be bound.
+    """
+    socket = context.socket(zmq.ROUTER)
+    _bound(socket)
+    # a client that is slow to read loses packets (all are repeatable) rather than holding up the node
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 0)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, 5_000)
+    _bind(socket, endpoint)
+    return socket
+
+
+def dealer(context: Context, endpoint: str) -> Socket:
+    """Return a node's DEALER, which connects, and connects again, to `endpoint`.
+
+    It queues nothing while it is not connected: what is said to a node that is away is soon said again.
+    """
+    return _dealer(context, endpoint, immediate=True)
+
+
+def client_dealer(context: Context, endpoint: str) -> Socket:
+    """Return a client's DEALER: its first request waits for the connection instead of being repeated."""
+    return _dealer(context, endpoint, immediate=False)
+
+
+def _dealer(context: Context, endpoint: str, *, immediate: bool) -> Socket:
+    socket = context.socket(zmq.DEALER)
+    _bound(socket)
+    socket.setsockopt(zmq.IMMEDIATE, int(immediate))
+    socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
+    socket.setsockopt(zmq.CONNECT_TIMEOUT, 2_000)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, PULSE_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3 * PULSE_MS)
+    socket.connect(endpoint)
+    return socket
+
+
+def publisher(context: Context, endpoint: str) -> Socket:
+    """Return an XPUB bound to `endpoint`: a PUB that also tells whether anybody listens.
+
+    Raises:
+        zmq.ZMQError: the address cannot be bound.
+    """
+    socket = context.socket(zmq.XPUB)
+    _bound(socket)
+    socket.setsockopt(zmq.MAXMSGSIZE, limits.NAME_BYTES_MAX * 2)  # what it receives are subscriptions to a name
+    _bind(socket, endpoint)
+    return socket
+
+
+def subscriber(context: Context, endpoint: str, topic: bytes = b"") -> Socket:
+    """Return a SUB that follows the feed at `endpoint`."""
+    socket = context.socket(zmq.SUB)
+    _bound(socket)
+    socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
+    socket.setsockopt(zmq.SUBSCRIBE, topic)
+    socket.connect(endpoint)
+    return socket
+
+
+def monitor_connection(socket: Socket) -> Socket:
+    """Return a monitor that tells when `socket` loses its connection, or cannot get one."""
+    return _monitor(socket, zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
+
+
+def monitor_trouble(socket: Socket) -> Socket:
+    """Return a monitor that tells of connections to `socket` that are not ZeroMQ, or not one of ours."""
+    return _monitor(socket, _TROUBLE)
+
+
+def read_monitor(monitor: Socket) -> list[int]:
+    """Return the events that a monitor has, without waiting."""
+    events = []
+    while readable(monitor):
+        frames = monitor.recv_multipart(zmq.NOBLOCK)
+        events.append(struct.unpack("=hi", frames[0])[0])
+    return events
+
+
+def readable(socket: Socket) -> bool:
+    """Return whether a message has arrived."""
+    return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+
+def receive(socket: Socket, burst: int = limits.RECEIVE_BURST) -> list[list[bytes]]:
+    """Return the multipart messages that have arrived, at most `burst` of them, without waiting."""
+    arrived: list[list[bytes]] = []
+    try:
+        while len(arrived) < burst:
+            arrived.append(socket.recv_multipart(zmq.NOBLOCK))
+    except zmq.Again:
+        pass
+    return arrived
+
+
+def send(socket: Socket, frames: list[bytes]) -> bool:
+    """Send without waiting; False when the queue is full or nobody is connected: the packet is dropped."""
+    try:
+        socket.send_multipart(frames, zmq.NOBLOCK, copy=True)
+    except zmq.Again:
+        return False
+    return True
+
+
+def _bound(socket: Any) -> None:
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.SNDHWM, limits.SOCKET_QUEUE_MESSAGES)
+    socket.setsockopt(zmq.RCVHWM, limits.SOCKET_QUEUE_MESSAGES)
+    socket.setsockopt(zmq.MAXMSGSIZE, limits.SOCKET_MESSAGE_BYTES_MAX)
+    socket.setsockopt(zmq.IPV6, 1)
+
+
+def _bind(socket: Socket, endpoint: str) -> None:
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError:
+        socket.close()
+        raise
+
+
+def _monitor(socket: Socket, events: int) -> Socket:
+    return socket.get_monitor_socket(events)
