@@ -42,6 +42,7 @@ class AcceptorShell(Shell):
             watermark=kept.watermark,
             applied_upto=self.applied,
         )
+        self.links.connect(Role.PROPOSER, Role.ACCEPTOR, Role.LEARNER)
         self.inbox.read_from(self.port, self.links.reader(self.port, Role.ACCEPTOR))
         self.speak(self.core.recover().sends)
         return self.core.promised

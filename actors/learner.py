@@ -53,6 +53,7 @@ class LearnerShell(Shell):
         self.tables = self.directory.open_lease_tables()
         self.core = Learner(self.links.sender.node, self.members, self.tables.load())
         self.links.locals[Role.FEED] = FeedRef(self.feed)
+        self.links.connect(Role.ACCEPTOR, Role.LEARNER)
         self.inbox.read_from(self.port, self.links.reader(self.port, Role.LEARNER))
         return self.core.applied_upto
 

@@ -165,6 +165,13 @@ class Links:
             self._remotes[address] = ref
         return ref
 
+    def connect(self, *roles: Role) -> None:
+        """Connect to these roles of every other node now: what is said before a connection stands is lost."""
+        for node in self.endpoints:
+            if node != self.sender.node:
+                for role in roles:
+                    self.remote(Address(node, role))
+
     def speak(self, sends: list[Send]) -> None:
         """Tell everybody what is to be told."""
         node = self.sender.node

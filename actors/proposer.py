@@ -1,16 +1,19 @@
 """The proposer's shell: it also watches the connections to the other proposers, since a broken one is a hint."""
 
+import logging
 from typing import Any
 
 import zmq
 
 from ..core.ballot import Ballot
-from ..core.effects import Address, Role
-from ..core.messages import PeerLost
+from ..core.effects import Address, Role, Send
+from ..core.messages import Leadership, PeerLost
 from ..core.proposer import Proposer
 from ..transport.sockets import Socket, monitor_connection, read_monitor
 from .links import Links
 from .shell import Fate, Shell
+
+log = logging.getLogger(__name__)
 
 
 class ProposerShell(Shell):
@@ -33,6 +36,7 @@ class ProposerShell(Shell):
         """Build the core and watch the peers."""
         node = self.links.sender.node
         self.core = Proposer(node, self.members, self.promised, self.applied)
+        self.links.connect(Role.PROPOSER, Role.ACCEPTOR)
         self.inbox.read_from(self.port, self.links.reader(self.port, Role.PROPOSER))
         for peer in self.core.peers:
             monitor = monitor_connection(self.links.remote(Address(peer, Role.PROPOSER)).socket)
@@ -45,6 +49,22 @@ class ProposerShell(Shell):
                 batch.append(PeerLost(peer))
 
         return read
+
+    def speak(self, sends: list[Send]) -> None:
+        """Log a change of leadership, then send."""
+        for item in sends:
+            if isinstance(item.message, Leadership) and item.to == Address(self.links.sender.node, Role.GATEWAY):
+                self._log(item.message)
+        super().speak(sends)
+
+    def _log(self, leadership: Leadership) -> None:
+        node = self.links.sender.node
+        if leadership.leader == node:
+            log.info("node %d leads under ballot %s", node, leadership.ballot)
+        elif leadership.leader:
+            log.info("node %d follows node %d under ballot %s", node, leadership.leader, leadership.ballot)
+        else:
+            log.info("node %d is %s; no leader is known", node, leadership.role)
 
     def tear_down(self) -> None:
         """Close the port and the monitors."""

@@ -69,21 +69,24 @@ class Engine:
         protocol = self.protocol
         arrived = [
             (endpoint, frames[-1])
-            for endpoint, dealer in list(self._dealers.items())
+            for endpoint, dealer in self._dealers.items()
             if sockets.readable(dealer)
             for frames in sockets.receive(dealer)
         ]
-        broken = [
-            endpoint
-            for endpoint, monitor in list(self._monitors.items())
-            if zmq.EVENT_DISCONNECTED in (events := sockets.read_monitor(monitor)) or zmq.EVENT_CLOSED in events
+        changed = [
+            (endpoint, event)
+            for endpoint, monitor in self._monitors.items()
+            for event in sockets.read_monitor(monitor)
         ]
         with self.lock:
             now = now_ms()
             for endpoint, frame in arrived:
                 protocol.receive(endpoint, frame, now)
-            for endpoint in broken:
-                protocol.disconnected(endpoint, now)
+            for endpoint, event in changed:
+                if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                    protocol.connected(endpoint, now)
+                else:
+                    protocol.disconnected(endpoint, now)
             wake_at = protocol.wake_at_ms()
             if wake_at is not None and now >= wake_at:
                 protocol.tick(now)
@@ -91,8 +94,10 @@ class Engine:
             # set before the lock is given back: whoever adds something from now on rings
             self._asleep = not out and not arrived
             wake_at = protocol.wake_at_ms()
-        for endpoint, frame in out:
-            sockets.send(self._dealer(context, endpoint), [frame])
+        for packet in out:
+            if not sockets.send(self._dealer(context, packet.endpoint), [packet.frame]):
+                with self.lock:
+                    protocol.not_sent(packet)
         if self._asleep:
             self._poller.poll(None if wake_at is None else max(0, wake_at - now_ms()))
             self._asleep = False
@@ -101,7 +106,7 @@ class Engine:
     def _dealer(self, context: sockets.Context, endpoint: str) -> sockets.Socket:
         dealer = self._dealers.get(endpoint)
         if dealer is None:
-            dealer = sockets.client_dealer(context, endpoint)
+            dealer = sockets.dealer(context, endpoint)
             self._dealers[endpoint] = dealer
             self._poller.register(dealer, zmq.POLLIN)
             monitor = sockets.monitor_connection(dealer)

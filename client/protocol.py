@@ -46,11 +46,15 @@ from .errors import AcquireTimeout, ClientClosed, LeaseLost, ServiceBusy, Unavai
 SILENCE_MS = 700
 """A target that says nothing for so long while an answer is due is left for the next one."""
 
-RETRY_MS = 25
+RETRY_MS = 15
 """First wait before a request that nobody would take is sent again; doubled up to `RETRY_MS_MAX`."""
 
-RETRY_MS_MAX = 200
-"""An election takes a few hundred milliseconds: longer waits would add to the outage."""
+RETRY_MS_MAX = 80
+"""An election takes some ten to some hundred milliseconds: longer waits would add to the outage."""
+
+BROKEN_MS = 2_000
+"""A node whose connection broke is not believed to lead for so long, unless it is heard again: the others may not have
+noticed yet."""
 
 WITHDRAW_GRACE_MS = 500
 """How long past its timeout an acquire waits for the word that its claim is withdrawn, to be definite."""
@@ -94,6 +98,15 @@ class Call:
     def indefinite(self) -> bool:
         """Whether some sending of it may have taken effect, or may yet."""
         return self.doubtful or self.unanswered > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """Requests that are to be sent to a node."""
+
+    endpoint: str
+    frame: bytes
+    numbers: tuple[int, ...]
 
 
 class LeaseState(enum.Enum):
@@ -190,6 +203,8 @@ class Protocol:
         self._ping: Call | None = None
         self._ping_at_ms = 0
         self._heard_at_ms = 0
+        self._broken_at_ms: dict[str, int] = {}
+        self._hops = 0  # redirects followed since the last answer
         self._turn = 0
         self._wake_ms: int | None = None
 
@@ -274,6 +289,7 @@ class Protocol:
     def receive(self, endpoint: str, frame: bytes, now_ms: int) -> None:
         """Take in a packet from a gateway. What cannot be read is ignored: a retry asks again."""
         self.now_ms = now_ms
+        self._broken_at_ms.pop(endpoint, None)
         if endpoint == self.target:
             self._heard_at_ms = now_ms
         try:
@@ -297,11 +313,27 @@ class Protocol:
                 case _:
                     pass
 
-    def disconnected(self, endpoint: str, now_ms: int) -> None:
-        """Learn that the connection broke: whoever leads next is elsewhere, or soon back."""
+    def connected(self, endpoint: str, now_ms: int) -> None:
+        """Learn that a connection stands: what could not be sent before goes out now."""
         self.now_ms = now_ms
         if endpoint == self.target:
-            self._next_target()
+            self._set_target(endpoint, at_once=True)
+
+    def disconnected(self, endpoint: str, now_ms: int) -> None:
+        """Learn that a connection broke, or could not be made: whoever leads next is elsewhere, or soon back."""
+        self.now_ms = now_ms
+        self._broken_at_ms[endpoint] = now_ms
+        if endpoint == self.target:
+            self._set_target(self._next_endpoint(), at_once=False)
+
+    def not_sent(self, packet: Packet) -> None:
+        """Learn that a packet did not leave, since nobody is connected: its requests certainly had no effect yet."""
+        for number in packet.numbers:
+            call = self._calls.get(number)
+            if call is not None:
+                call.unanswered = max(0, call.unanswered - 1)
+                if not call.next_send_ms:
+                    self._try_later(call)
 
     def tick(self, now_ms: int) -> None:
         """Let time pass: deadlines, renewals, pings, retries."""
@@ -314,7 +346,7 @@ class Protocol:
             if call.deadline_ms is not None and now_ms >= call.deadline_ms:
                 self._call_timed_out(call)
         if any(call.unanswered for call in self._calls.values()) and now_ms - self._heard_at_ms >= SILENCE_MS:
-            self._next_target()
+            self._set_target(self._next_endpoint(), at_once=True)
         for call in self._calls.values():
             if call.next_send_ms and now_ms >= call.next_send_ms:
                 call.next_send_ms = 0
@@ -322,9 +354,9 @@ class Protocol:
         self._keep_alive()
         self._count_wake()
 
-    def take_output(self) -> list[tuple[str, bytes]]:
-        """Return what is to be sent now, and to where; requests of many callers travel in one packet."""
-        out = []
+    def take_output(self) -> list[Packet]:
+        """Return what is to be sent now; requests of many callers travel in one packet."""
+        out: list[Packet] = []
         while self._due:
             requests: list[Request] = []
             while self._due and len(requests) < REQUESTS_PER_PACKET:
@@ -332,7 +364,8 @@ class Protocol:
                 if call.number in self._calls:
                     requests.append(self._request(call))
             if requests:
-                out.append((self.target, encode_packet(requests)))
+                numbers = tuple([request.number for request in requests])
+                out.append(Packet(self.target, encode_packet(requests), numbers))
         return out
 
     def wake_at_ms(self) -> int | None:
@@ -529,6 +562,7 @@ class Protocol:
         call = self._calls.pop(answer.number, None)
         if call is None:
             return
+        self._hops = 0
         assert call.first_sent_ms is not None
         # the first sending: the answer may be to any of them, and an anchor must not be too late
         self.anchor.learn(call.first_sent_ms, self.now_ms, answer.clock_ms)
@@ -550,17 +584,20 @@ class Protocol:
             return
         call.unanswered = max(0, call.unanswered - 1)
         call.doubtful = call.doubtful or redirect.indefinite
-        if redirect.endpoint:
+        broken_at_ms = self._broken_at_ms.get(redirect.endpoint)
+        if redirect.endpoint and (broken_at_ms is None or self.now_ms - broken_at_ms > BROKEN_MS):
             call.why = "the leader does not answer"
             if redirect.endpoint not in self.endpoints:
                 self.endpoints.append(redirect.endpoint)
             if redirect.endpoint != self.target:
-                self._set_target(redirect.endpoint)
+                self._hops += 1  # two nodes that each name the other must not be asked in a tight circle
+                self._set_target(redirect.endpoint, at_once=self._hops <= len(self.endpoints))
                 return
         else:
             call.why = "no leader is elected (is a majority of the nodes running?)"
-            self._next_target()
-        self._try_later(call)
+            self.target = self._next_endpoint()
+        if not call.next_send_ms:
+            self._try_later(call)
 
     def _busy(self, number: int) -> None:
         call = self._calls.get(number)
@@ -690,17 +727,19 @@ class Protocol:
         call.next_send_ms = self.now_ms + int(wait_ms * (0.75 + 0.5 * self._luck()))
         self._wake_by(call.next_send_ms)
 
-    def _next_target(self) -> None:
-        index = self.endpoints.index(self.target) + 1 if self.target in self.endpoints else 0
-        self._set_target(self.endpoints[index % len(self.endpoints)])
+    def _next_endpoint(self) -> str:
+        return self.endpoints[(self.endpoints.index(self.target) + 1) % len(self.endpoints)]
 
-    def _set_target(self, endpoint: str) -> None:
+    def _set_target(self, endpoint: str, *, at_once: bool) -> None:
         """Go on with another node; everything under way is sent again, and the waiting claims are asked for."""
         self.target = endpoint
         self._heard_at_ms = self.now_ms
         for call in self._calls.values():
-            if call.tries and not call.next_send_ms:
-                self._try_later(call) if call.tries > len(self.endpoints) else self._due.append(call)
+            if at_once and call.tries:
+                call.next_send_ms = 0
+                self._due.append(call)
+            elif call.tries and not call.next_send_ms:
+                self._try_later(call)
         if self._waiting and self._ping is None:
             self._ping_at_ms = self.now_ms
             self._wake_by(self._ping_at_ms)

@@ -26,6 +26,15 @@ before the next one starts."""
 ELECTION_RETRY_SPREAD_MS: Final = 150
 """Random wait after a candidacy that failed, again to part the candidates."""
 
+ELECTION_FIRST_MIN_MS: Final = 200
+"""Patience of a node that has just started: a running leader is heard within two heartbeats, and pre-vote guards it."""
+
+ELECTION_FIRST_SPREAD_MS: Final = 300
+"""Random part of that first patience."""
+
+ELECTION_RESEND_MS: Final = 30
+"""A candidate asks again those who have not answered: a peer's connection may come up only now."""
+
 CANDIDACY_MS: Final = 600
 """How long a candidate tries with one ballot before it gives up. Longer than a round trip and two slow commits."""
 

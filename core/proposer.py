@@ -90,6 +90,7 @@ class Proposer:
         self._found: dict[int, Vote] = {}
         self._promised: dict[int, bool] = {}
         self._give_up_at_ms = 0
+        self._ask_again_at_ms = 0
         # as leader
         self.elapsed_ms = 0
         self._counting = False  # from the first tick on: the time before it may lie before the end of phase 1
@@ -186,9 +187,20 @@ class Proposer:
         self._granted = {self.node: None}
         self._give_up_at_ms = self.now_ms + limits.CANDIDACY_MS
         self._announce(effects)
-        for peer in self.peers:
-            effects.send(Address(peer, Role.PROPOSER), PreVote(self.ballot, self.node))
+        self._ask_again(effects)
         self._count_pre_votes(effects)
+
+    def _ask_again(self, effects: Effects) -> None:
+        """Ask those who have not answered: for a pre-vote, or for a promise."""
+        self._ask_again_at_ms = self.now_ms + limits.ELECTION_RESEND_MS
+        if self.stage is Stage.ASKING:
+            for peer in self.peers:
+                if peer not in self._granted:
+                    effects.send(Address(peer, Role.PROPOSER), PreVote(self.ballot, self.node))
+        elif self._own_promise:
+            for peer in self.peers:
+                if peer not in self._promised:
+                    effects.send(Address(peer, Role.ACCEPTOR), Prepare(self.ballot, self._from_slot))
 
     def _pre_vote(self, ask: PreVote, effects: Effects) -> None:
         if ask.node not in self.peers:
@@ -249,8 +261,7 @@ class Proposer:
                 self._found[vote.slot] = vote
         if promise.node == self.node and not self._own_promise:
             self._own_promise = True
-            for peer in self.peers:
-                effects.send(Address(peer, Role.ACCEPTOR), Prepare(self.ballot, self._from_slot))
+            self._ask_again(effects)
         if promise.next_page:
             effects.send(Address(promise.node, Role.ACCEPTOR), Prepare(self.ballot, promise.next_page))
             return
@@ -347,7 +358,8 @@ class Proposer:
         if self._heard_at_ms is None:
             self._heard_at_ms = self.now_ms
             # alone, there is nobody to wait for; otherwise give a running leader the time to be heard
-            self._stand_at_ms = self.now_ms if not self.peers else self._patience()
+            first_ms = limits.ELECTION_FIRST_MIN_MS + int(self.luck * limits.ELECTION_FIRST_SPREAD_MS)
+            self._stand_at_ms = self.now_ms + (first_ms if self.peers else 0)
         if self._heard:
             self._heard = False
             self._heard_at_ms = self.now_ms
@@ -363,6 +375,8 @@ class Proposer:
                 self._stand(effects)
         elif self.now_ms >= self._give_up_at_ms:
             self._fail(effects)
+        elif self.now_ms >= self._ask_again_at_ms:
+            self._ask_again(effects)
 
     def _patience(self) -> int:
         return self.now_ms + limits.ELECTION_TIMEOUT_MIN_MS + int(self.luck * limits.ELECTION_TIMEOUT_SPREAD_MS)
@@ -398,4 +412,6 @@ class Proposer:
         """When on the node's monotonic clock this core wants its next tick, if no message comes before."""
         if self.stage is Stage.LEADER:
             return self._heartbeat_at_ms
-        return self._stand_at_ms if self.stage is Stage.FOLLOWER else self._give_up_at_ms
+        if self.stage is Stage.FOLLOWER:
+            return self._stand_at_ms
+        return min(self._give_up_at_ms, self._ask_again_at_ms)

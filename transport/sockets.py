@@ -38,22 +38,14 @@ def router(context: Context, endpoint: str) -> Socket:
 
 
 def dealer(context: Context, endpoint: str) -> Socket:
-    """Return a node's DEALER, which connects, and connects again, to `endpoint`.
+    """Return a DEALER that connects, and connects again, to `endpoint`.
 
-    It queues nothing while it is not connected: what is said to a node that is away is soon said again.
+    It queues nothing while it is not connected: what is said to a node that is away is soon said again, and a queue of
+    repetitions would only greet it when it comes back.
     """
-    return _dealer(context, endpoint, immediate=True)
-
-
-def client_dealer(context: Context, endpoint: str) -> Socket:
-    """Return a client's DEALER: its first request waits for the connection instead of being repeated."""
-    return _dealer(context, endpoint, immediate=False)
-
-
-def _dealer(context: Context, endpoint: str, *, immediate: bool) -> Socket:
     socket = context.socket(zmq.DEALER)
     _bound(socket)
-    socket.setsockopt(zmq.IMMEDIATE, int(immediate))
+    socket.setsockopt(zmq.IMMEDIATE, 1)
     socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
     socket.setsockopt(zmq.CONNECT_TIMEOUT, 2_000)
@@ -88,8 +80,8 @@ def subscriber(context: Context, endpoint: str, topic: bytes = b"") -> Socket:
 
 
 def monitor_connection(socket: Socket) -> Socket:
-    """Return a monitor that tells when `socket` loses its connection, or cannot get one."""
-    return _monitor(socket, zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
+    """Return a monitor that tells when `socket` has got its connection, has lost it, or cannot get it."""
+    return _monitor(socket, zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
 
 
 def monitor_trouble(socket: Socket) -> Socket:

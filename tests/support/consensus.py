@@ -197,6 +197,7 @@ class Weather:
     slow_ms: int
     crash: float  # around a commit
     fault_every_ms: int
+    pause_ms: int
     drift: float
 
     @classmethod
@@ -206,14 +207,15 @@ class Weather:
             loss=rng.choice((0, 0.02, 0.1, 0.3)),
             repeat=rng.choice((0, 0.05, 0.3)),
             slow=rng.choice((0, 0.02, 0.1, 0.3)),
-            slow_ms=rng.choice((50, 400, 2500)),
+            slow_ms=rng.choice((20, 100, 1000)),
             crash=rng.choice((0, 0, 0.001, 0.004)),
-            fault_every_ms=rng.choice((100, 250, 600)),
+            fault_every_ms=rng.choice((15, 40, 120)),
+            pause_ms=rng.choice((60, 300)),
             drift=rng.choice((0, 0, 0.3)),
         )
 
 
-CALM = Weather(loss=0, repeat=0, slow=0, slow_ms=1, crash=0, fault_every_ms=0, drift=0)
+CALM = Weather(loss=0, repeat=0, slow=0, slow_ms=1, crash=0, fault_every_ms=0, pause_ms=1, drift=0)
 
 
 class Cluster:
@@ -492,25 +494,27 @@ class Cluster:
         for node in self.leaders():
             if self.rng.random() < 0.7:
                 self.submit(node, self.rng.randint(1, 3))
-        self.at(self.now + self.rng.randint(1, 120), lambda: self._client(until))
+        self.at(self.now + self.rng.randint(1, 40), lambda: self._client(until))
 
     def _fault(self, until: int) -> None:
         if self.now >= until:
             return
         rng = self.rng
-        number = rng.choice(self.members)
-        node = self.nodes[number]
+        leaders = self.leaders()
+        node = rng.choice(leaders) if leaders and rng.random() < 0.6 else self.nodes[rng.choice(self.members)]
         match rng.randrange(8):
             case 0 if self.weather.crash and node.up:
-                self.crash(number)
+                self.crash(node.number)
             case 1 | 2 | 3:
-                self._cut(number)
+                self._cut(node.number)
             case 4 | 5:
-                self.cut.clear()
+                self.cut = {link for link in self.cut if rng.random() < 0.3}
             case 6 if node.up:
-                node.paused_until = self.now + rng.randrange(1200)
-            case _ if node.up:
-                self._receive(number, Role.PROPOSER, PeerLost(node.proposer.leader.node))
+                node.paused_until = self.now + rng.randrange(self.weather.pause_ms)
+            case _:
+                for other in self.nodes.values():
+                    if other.up and rng.random() < 0.8:
+                        self._receive(other.number, Role.PROPOSER, PeerLost(other.proposer.leader.node))
         self.at(self.now + rng.randint(1, 2 * self.weather.fault_every_ms), lambda: self._fault(until))
 
     def _cut(self, number: int) -> None:

@@ -1,6 +1,7 @@
-"""The lease model once more, as naively as it can be said: lists that are searched from end to end, no index, no heap."""
+"""The lease model once more, as naively as can be: lists that are searched from end to end, no index, no heap."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 from lessor.core import limits
 from lessor.core.ballot import NO_BALLOT
@@ -100,7 +101,7 @@ class LeaseModel:
             self.clock_ms = self.base_ms + entry.elapsed_ms
             self.end_what_is_due()
             for data in entry.commands:
-                command = decode(data)
+                command = read(data)
                 self.seen.answers.append((command.tag, self.answer(command)))
         return self.seen
 
@@ -202,7 +203,7 @@ class LeaseModel:
                 for wish in self.wishes:
                     if wish.number == number and wish.session == party.number:
                         self.end(wish, "released" if wish.token else "cancelled")
-                        return Cancelled(HELD if "released" in self.seen.events[-1].kind or wish.token else WAITING)
+                        return Cancelled(HELD if wish.token else WAITING)
                 return Cancelled(GONE)
             case Renew(token, ttl_ms):
                 for wish in self.wishes:
@@ -301,12 +302,18 @@ class LeaseModel:
 
     def tell(self, kind: str, wish: Wish | None = None, *, session: int = 0, expires_at_ms: int = 0) -> None:
         self.revision += 1
-        event = Event(self.revision, self.slot, self.clock_ms, kind, "", (), 0, 0, session, "", expires_at_ms)
+        about: tuple[str, tuple[str, ...], int, int, int, str] = ("", (), 0, 0, session, "")
         if wish:
-            namespace, path = key(wish)
-            event = replace(event, namespace=namespace, path=path, claim=wish.number, token=wish.token)
-            event = replace(event, session=wish.session, holder=wish.asked.holder)
-        self.seen.events.append(event)
+            about = (*key(wish), wish.number, wish.token, wish.session, wish.asked.holder)
+        self.seen.events.append(Event(self.revision, self.slot, self.clock_ms, kind, *about, expires_at_ms))
+
+
+@lru_cache(maxsize=1000)
+def read(data: bytes) -> Command:
+    """The command of these bytes; model, teller and watcher all ask for the same ones."""
+    command = decode(data)
+    assert isinstance(command, Command)
+    return command
 
 
 def key(wish: Wish) -> tuple[str, tuple[str, ...]]:

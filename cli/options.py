@@ -1,0 +1,242 @@
+"""Options of the command line: each has an environment variable of the same name, and the flag wins."""
+
+import argparse
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NoReturn
+
+from ..client.sync import Client, connect
+from ..core.errors import BadRequest
+from ..transport.endpoints import parse_list
+from . import exit_codes
+
+PREFIX: Final = "LESSOR_"
+DEFAULT_ENDPOINTS: Final = "tcp://127.0.0.1:7411"
+WIDTH_MAX: Final = 110
+
+_UNSET: Final = object()
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
+_UNITS: Final = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose options may come from the environment, and whose complaint is one clear line."""
+
+    def __init__(self, *, summary: str = "", examples: str = "", notes: str = "", **settings: Any) -> None:
+        """Describe the command by a sentence, some notes and examples."""
+        epilog = f"examples:\n{_indented(examples)}" if examples else None
+        super().__init__(
+            description="\n\n".join(part for part in (summary, notes.strip()) if part),
+            epilog=epilog,
+            formatter_class=_formatter,
+            allow_abbrev=False,
+            **settings,
+        )
+        self._options: list[tuple[argparse.Action, str, Any, bool]] = []
+
+    def option(
+        self,
+        *flags: str,
+        help: str,  # noqa: A002 - argparse's own word
+        read: Callable[[str], Any] = str,
+        default: Any = None,
+        shown: str = "",
+        required: bool = False,
+        metavar: str | None = None,
+    ) -> None:
+        """Add an option that takes a value; `shown` is how its default is told."""
+        if default is not None and not shown:
+            shown = str(default)
+        told = f"{help} (default: {shown})" if shown else help
+        action = self.add_argument(*flags, metavar=metavar, type=read, default=_UNSET, help=told)
+        self._register(action, default, required=required)
+
+    def switch(self, *flags: str, help: str) -> None:  # noqa: A002 - argparse's own word
+        """Add an option that is on or off."""
+        action = self.add_argument(*flags, action=argparse.BooleanOptionalAction, default=_UNSET, help=help)
+        # the --no- form is for undoing the environment; naming it everywhere would only make the help long
+        action.option_strings = [flag for flag in action.option_strings if not flag.startswith("--no-")]
+        action.type = boolean
+        self._register(action, default=False, required=False)
+
+    def complete(self, found: argparse.Namespace) -> None:
+        """Fill in what no flag has said: from the environment, or else the default."""
+        missing = []
+        for action, variable, default, required in self._options:
+            if getattr(found, action.dest) is not _UNSET:
+                continue
+            text = os.environ.get(variable, "")
+            if text:
+                setattr(found, action.dest, self._read(action, variable, text))
+            elif required:
+                missing.append(f"{action.option_strings[-1]} (or {variable})")
+            else:
+                setattr(found, action.dest, default)
+        if missing:
+            self.error(f"still needed: {', '.join(missing)}")
+
+    def variables(self) -> dict[str, str]:
+        """Return the environment variable of each option, by its flag."""
+        return {action.option_strings[-1]: variable for action, variable, _, _ in self._options}
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the arguments in one line, and where to read on, and end."""
+        self.exit(exit_codes.USAGE, f"{self.prog}: {message}\ntry: {self.prog} --help\n")
+
+    def _register(self, action: argparse.Action, default: Any, *, required: bool) -> None:
+        variable = variable_of(action.option_strings[-1])
+        action.help = f"{action.help} [{variable}]"
+        self._options.append((action, variable, default, required))
+
+    def _read(self, action: argparse.Action, variable: str, text: str) -> Any:
+        assert callable(action.type)
+        try:
+            return action.type(text)
+        except (argparse.ArgumentTypeError, ValueError) as error:
+            self.error(f"environment variable {variable}: {error}")
+
+
+Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it
+"""To which the commands are added."""
+
+
+def variable_of(flag: str) -> str:
+    """Return the environment variable of a flag.
+
+    >>> variable_of("--node-id")
+    'LESSOR_NODE_ID'
+    """
+    return PREFIX + flag.removeprefix("--").replace("-", "_").upper()
+
+
+# --- what options are read as ----------------------------------------------------------------------------------------
+
+
+def boolean(text: str) -> bool:
+    """Read a switch in the environment."""
+    if text.lower() in _TRUE:
+        return True
+    if text.lower() in _FALSE:
+        return False
+    raise argparse.ArgumentTypeError(f"it is on (1, true, yes, on) or off (0, false, no, off), not {text!r}")
+
+
+def duration(text: str) -> float:
+    """Read a length of time, in seconds unless a unit is given.
+
+    >>> [duration(text) for text in ("30", "1.5s", "250ms", "2m", "1h")]
+    [30.0, 1.5, 0.25, 120.0, 3600.0]
+    """
+    match = _DURATION.fullmatch(text.strip())
+    seconds = float(match[1]) * _UNITS[match[2]] if match else math.inf
+    if not math.isfinite(seconds):
+        raise argparse.ArgumentTypeError(f"a duration is a number of seconds, or 250ms, 30s, 5m, 1h, not {text!r}")
+    return seconds
+
+
+def positive(text: str) -> int:
+    """Read a whole number from 1 on."""
+    if not text.strip().isascii() or not text.strip().isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"it is a whole number from 1 on, not {text!r}")
+    return int(text)
+
+
+def positives(text: str) -> list[int]:
+    """Read whole numbers that are separated by commas."""
+    return [positive(part) for part in text.split(",")]
+
+
+def endpoints(text: str) -> list[str]:
+    """Read a list of endpoints."""
+    try:
+        return parse_list(text)
+    except BadRequest as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def choice(*allowed: str) -> Callable[[str], str]:
+    """Return what reads one of these words."""
+
+    def read(text: str) -> str:
+        if text.lower() not in allowed:
+            raise argparse.ArgumentTypeError(f"it is one of {', '.join(allowed)}, not {text!r}")
+        return text.lower()
+
+    return read
+
+
+# --- options of several commands -------------------------------------------------------------------------------------
+
+
+def add_endpoints(parser: Parser) -> None:
+    """Add where the service is."""
+    parser.option(
+        "--endpoints",
+        metavar="LIST",
+        read=endpoints,
+        default=[DEFAULT_ENDPOINTS],
+        shown=DEFAULT_ENDPOINTS,
+        help="where the nodes listen for clients, separated by commas",
+    )
+
+
+def add_request_timeout(parser: Parser, default: float) -> None:
+    """Add how long an answer is waited for."""
+    parser.option(
+        "--request-timeout",
+        metavar="TIME",
+        read=duration,
+        default=default,
+        shown=f"{default:g}s",
+        help="how long to wait for the service to answer",
+    )
+
+
+def add_namespace(parser: Parser) -> None:
+    """Add in which namespace names are looked up."""
+    parser.option("--namespace", metavar="NAME", default="default", help="the namespace that the name is in")
+
+
+def add_json(parser: Parser) -> None:
+    """Add output for programs."""
+    parser.switch("--json", help="print JSON, for programs")
+
+
+def add_client(parser: Parser) -> None:
+    """Add what every command needs that acts as a client."""
+    add_endpoints(parser)
+    add_namespace(parser)
+    add_request_timeout(parser, 10.0)
+
+
+def client(options: argparse.Namespace, **settings: Any) -> Client:
+    """Return a client by the options that `add_client` has added."""
+    return connect(
+        options.endpoints, options.namespace, request_timeout=options.request_timeout, **settings
+    )
+
+
+# --- how help looks --------------------------------------------------------------------------------------------------
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    width = min(WIDTH_MAX, shutil.get_terminal_size().columns)
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=28, width=width)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}".rstrip() for line in text.strip().splitlines())
+
+
+def split_command(argv: Sequence[str]) -> tuple[list[str], list[str] | None]:
+    """Return what stands before the first `--`, and the command behind it (None: there is no `--`)."""
+    arguments = list(argv)
+    if "--" not in arguments:
+        return arguments, None
+    place = arguments.index("--")
+    return arguments[:place], arguments[place + 1 :]
