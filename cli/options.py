@@ -57,11 +57,11 @@ class Parser(argparse.ArgumentParser):
         self._register(action, default, required=required)
 
     def switch(self, *flags: str, help: str) -> None:  # noqa: A002 - argparse's own word
-        """Add an option that is on or off."""
-        action = self.add_argument(*flags, action=argparse.BooleanOptionalAction, default=_UNSET, help=help)
-        # the --no- form is for undoing the environment; naming it everywhere would only make the help long
-        action.option_strings = [flag for flag in action.option_strings if not flag.startswith("--no-")]
-        action.type = boolean
+        """Add an option that is on or off. Its hidden --no- form undoes what the environment says."""
+        action = self.add_argument(*flags, action=_Switch, default=_UNSET, help=help)
+        self.add_argument(
+            f"--no-{flags[-1].removeprefix('--')}", action=_Switch, dest=action.dest, default=_UNSET, help=argparse.SUPPRESS
+        )
         self._register(action, default=False, required=False)
 
     def complete(self, found: argparse.Namespace) -> None:
@@ -99,6 +99,18 @@ class Parser(argparse.ArgumentParser):
             return action.type(text)
         except (argparse.ArgumentTypeError, ValueError) as error:
             self.error(f"environment variable {variable}: {error}")
+
+
+class _Switch(argparse.Action):
+    """On by its flag, off by the form that starts with --no-."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, default: Any, help: str) -> None:  # noqa: A002
+        super().__init__(option_strings, dest, nargs=0, default=default, type=boolean, help=help)
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+    ) -> None:
+        setattr(namespace, self.dest, not (option_string or "").startswith("--no-"))
 
 
 Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it

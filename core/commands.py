@@ -139,14 +139,16 @@ def check(operation: Operation) -> None:
         BadRequest: a name, size or duration is out of bounds; the text names the bound.
     """
     match operation:
-        case OpenSession(key, timeout_ms, _):
+        case OpenSession(key, timeout_ms, description):
+            if description:
+                _check_text("a description", description, limits.DESCRIPTION_BYTES_MAX)
             if len(key) != limits.SESSION_KEY_BYTES:
                 raise BadRequest(f"a session key has {limits.SESSION_KEY_BYTES} bytes, not {len(key)}")
             _within("session timeout", timeout_ms, limits.SESSION_TIMEOUT_MS_MIN, limits.SESSION_TIMEOUT_MS_MAX)
         case Claim():
             _check_namespace(operation.namespace)
-            if not operation.resources:
-                raise BadRequest("a claim needs a resource")
+            if len(operation.resources) != 1:
+                raise BadRequest(f"a claim needs a resource, and takes no more than one, not {len(operation.resources)}")
             for resource in operation.resources:
                 _check_path(resource.path)
             check_holder(operation.holder)
@@ -158,12 +160,26 @@ def check(operation: Operation) -> None:
                 raise BadRequest("a detached claim needs a ttl: nothing else would ever end it")
             if operation.wait_ms != FOREVER:
                 _within("wait", operation.wait_ms, 0, limits.WAIT_MS_MAX)
-        case Renew(_, ttl_ms) if ttl_ms:
-            _within("ttl", ttl_ms, limits.TTL_MS_MIN, limits.TTL_MS_MAX)
+        case Ping(claims):
+            for claim in claims:
+                _check_number("claim", claim)
+            if len(claims) > limits.CLAIMS_PER_PING_MAX:
+                raise BadRequest(f"a ping asks for at most {limits.CLAIMS_PER_PING_MAX} claims, not {len(claims)}")
+        case Cancel(claim):
+            _check_number("claim", claim)
+        case Release(token):
+            _check_number("token", token)
+        case Renew(token, ttl_ms):
+            _check_number("token", token)
+            if ttl_ms:
+                _within("ttl", ttl_ms, limits.TTL_MS_MIN, limits.TTL_MS_MAX)
         case Describe(namespace, path):
             _check_namespace(namespace)
             _check_path(path)
-        case ListClaims(_, _, limit):
+        case ListClaims(namespace, after, limit):
+            if namespace:
+                _check_namespace(namespace)
+            _check_number("claim", after)
             _within("page size", limit, 1, limits.LIST_PAGE_MAX, unit="")
         case _:
             pass
@@ -176,6 +192,11 @@ def check_holder(holder: str) -> None:
         BadRequest: with the reason.
     """
     _check_text("a holder's name", holder, limits.HOLDER_BYTES_MAX)
+
+
+def _check_number(what: str, number: int) -> None:
+    if not 0 <= number <= INT_MAX:
+        raise BadRequest(f"the number of a {what} is from 0 to {INT_MAX}, not {number}")
 
 
 def _check_namespace(namespace: str) -> None:

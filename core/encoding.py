@@ -27,6 +27,17 @@ _by_type: dict[type, tuple[int, tuple[tuple[str, Packer | None], ...]]] = {}
 INT_MAX: Final = 2**63 - 1  # what an SQLite column holds; every number of ours is a count, an id or milliseconds
 
 
+# We send no tags, and some would let a small packet unfold into a huge value (shared references, big numbers).
+_TAGS: Final = (0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799)
+
+
+def _refuse_tag(*_: Any) -> Any:
+    raise Malformed("a tag")
+
+
+_REFUSE_TAGS: Final = dict.fromkeys(_TAGS, _refuse_tag)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class MaxBytes:
     """The largest size of a `str` (in UTF-8) or `bytes` field: `Annotated[str, MaxBytes(255)]`."""
@@ -104,7 +115,13 @@ def loads(data: bytes) -> Any:
         Malformed: the bytes do not begin with a CBOR value within our bounds.
     """
     try:
-        return cbor2.loads(data, max_depth=limits.CBOR_DEPTH_MAX, allow_indefinite=False)
+        return cbor2.loads(
+            data,
+            max_depth=limits.CBOR_DEPTH_MAX,
+            allow_indefinite=False,
+            tag_hook=_refuse_tag,
+            semantic_decoders=_REFUSE_TAGS,
+        )
     except Exception as error:  # noqa: BLE001 - whatever hostile bytes provoke in the decoder is one thing to us (P11)
         raise Malformed(f"not CBOR: {type(error).__name__}: {str(error)[:80]}") from None
 

@@ -255,6 +255,7 @@ class Learner:
             node, upto = self._behind.node, self._behind.chosen_upto
         if self.applied_upto >= upto or node == self.node:
             self._gap_since_ms = None
+            self._assembling = None
             return
         if self._assembling is not None:
             if self._now_ms - self._asked_snapshot_at_ms >= limits.FETCH_RETRY_MS:

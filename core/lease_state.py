@@ -29,6 +29,7 @@ from .commands import (
     Release,
     Renew,
 )
+from .consistency import check_records
 from .encoding import decode, dumps, from_list, loads, to_list
 from .entries import Batch, Entry, Lead, NoOp
 from .errors import Corrupt, InvariantBroken, Malformed
@@ -206,7 +207,10 @@ class LeaseState:
         kept = session.replies.get(number)
         if kept is not None:
             return kept
-        if len(session.replies) >= limits.REPLIES_PER_SESSION_MAX:
+        record = session.record
+        if number <= record.refused_upto or len(session.replies) >= limits.REPLIES_PER_SESSION_MAX:
+            # nothing is kept of a refusal but this: a copy of the command that comes late must stay without effect
+            record.refused_upto = max(record.refused_upto, number)
             return _failed(TOO_MANY)
         result = self._carry_out(command.operation, session)
         session.replies[number] = result
@@ -278,6 +282,7 @@ class LeaseState:
                 description=operation.description,
                 expires_at_ms=self.clock_ms + operation.timeout_ms,
                 acked_below=0,
+                refused_upto=0,
                 replies=(),
             )
             self._add_session(Session(record))
@@ -565,21 +570,12 @@ class LeaseState:
         Raises:
             Malformed: they are of wrong kinds, or do not fit together.
         """
-        if not isinstance(header, StateHeader):
-            raise Malformed("a state needs its header")
+        claims = sorted(claims, key=lambda claim: getattr(claim, "claim", 0))
+        check_records(header, sessions, claims)
         state = cls(header)
         for record in sessions:
-            if not isinstance(record, SessionRecord) or record.session in state._sessions:
-                raise Malformed("not a session, or one that is there twice")
-            replies = {reply.number: reply.result for reply in record.replies}
-            state._add_session(Session(record, replies))
-        for claim in sorted(claims, key=lambda claim: getattr(claim, "claim", 0)):
-            if not isinstance(claim, ClaimRecord) or claim.claim in state._claims:
-                raise Malformed("not a claim, or one that is there twice")
-            if claim.session and claim.session not in state._sessions:
-                raise Malformed(f"claim {claim.claim} belongs to session {claim.session}, which is not there")
-            if not claim.session and not (claim.token and claim.ends_at_ms):
-                raise Malformed(f"claim {claim.claim} belongs to no session and has no deadline")
+            state._add_session(Session(record, {reply.number: reply.result for reply in record.replies}))
+        for claim in claims:
             state._add_claim(claim)
         state.changed_sessions.clear()
         state.changed_claims.clear()

@@ -40,7 +40,10 @@ class KeptReply:
 @wire(122)
 @dataclass(slots=True)
 class SessionRecord:
-    """A client's session. `replies` is brought up to date when the record is read."""
+    """A client's session. `replies` is brought up to date when the record is read.
+
+    Requests up to `refused_upto` were refused for want of room, or overtaken by one that was.
+    """
 
     session: int
     key: Annotated[bytes, MaxBytes(limits.SESSION_KEY_BYTES)]
@@ -48,6 +51,7 @@ class SessionRecord:
     description: Annotated[str, MaxBytes(limits.DESCRIPTION_BYTES_MAX)]
     expires_at_ms: int
     acked_below: int
+    refused_upto: int
     replies: Annotated[tuple[KeptReply, ...], MaxItems(limits.REPLIES_PER_SESSION_MAX)]
 
 

@@ -305,7 +305,7 @@ class Database:
     def _explained(self, doing: str) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite's messages may quote what is damaged
             raise self.give_up(error, doing, reading=True) from error
 
     def wrote(self, count: int) -> None:
@@ -334,7 +334,7 @@ class Database:
         except sqlite3.Error as error:
             raise self.give_up(error, "write to") from error
 
-    def give_up(self, error: sqlite3.Error, doing: str, *, reading: bool = False) -> LessorError:
+    def give_up(self, error: Exception, doing: str, *, reading: bool = False) -> LessorError:
         """Roll back if that is possible, refuse everything from now on, and return the error to raise."""
         self._failure = failed(error, self.path, self.node, doing, reading=reading)
         self.roll_back()

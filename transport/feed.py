@@ -36,11 +36,13 @@ class FeedPublisher:
 
 
 class FeedSubscriber:
-    """A reader of one node's feed."""
+    """A reader of the feeds of one node or of several, which tell the same events under the same revisions."""
 
-    def __init__(self, context: Context, endpoint: str, namespace: str = "", path: tuple[str, ...] = ()) -> None:
+    def __init__(self, context: Context, *endpoints: str, namespace: str = "", path: tuple[str, ...] = ()) -> None:
         """Subscribe to the events of a resource, of a namespace, or to all."""
-        self._socket = subscriber(context, endpoint, topic_of(namespace, path))
+        self._socket = subscriber(context, endpoints[0], topic_of(namespace, path))
+        for endpoint in endpoints[1:]:
+            self._socket.connect(endpoint)
 
     def next(self, timeout_ms: int | None = None) -> Event | None:
         """Return the next event, None if none came in time.

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from lessor.core import limits
 from lessor.core.commands import Claim, Command
 from lessor.core.entries import Batch, Entry, Lead
 from lessor.core.events import KINDS
@@ -19,6 +20,7 @@ from lessor.core.results import (
     NO_TTL,
     SESSION_EXPIRED,
     STALE_NUMBER,
+    TOO_MANY,
     Cancelled,
     ClaimPage,
     ClaimStatus,
@@ -37,6 +39,12 @@ from ..support.leases import Leases
 
 HISTORIES = 1500
 ONLY = os.environ.get("LESSOR_SEED")
+
+
+@pytest.fixture(autouse=True)
+def few_answers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that short histories meet the limit."""
+    monkeypatch.setattr(limits, "REPLIES_PER_SESSION_MAX", 7)
 
 
 def test_the_lease_state_does_what_the_model_does_over_random_histories() -> None:
@@ -72,6 +80,7 @@ def check_that_everything_was_met(counts: Counter[str]) -> None:
         NO_TTL,
         SESSION_EXPIRED,
         STALE_NUMBER,
+        TOO_MANY,
         "restart",
         "straggler",
         *(cls.__name__ for cls in answers),
@@ -209,6 +218,14 @@ class AnswersAreForgotten(LeaseState):
         return super().from_records(header, [replace(session, replies=()) for session in sessions], claims)
 
 
+class RefusalsAreForgotten(LeaseState):
+    """A command that was refused for want of room is carried out when a copy of it arrives late."""
+
+    def _execute_once(self, command: Command, session: Session) -> Result:
+        session.record.refused_upto = 0
+        return super()._execute_once(command, session)
+
+
 class ReleaseGoesByName(LeaseState):
     """A token that is no longer held stands for whoever holds the name now (here: the latest grant)."""
 
@@ -254,6 +271,7 @@ class AnsweringHasAnEffect(LeaseState):
         TheDeadStayInTheQueue,
         TokensBeginAgain,
         AnswersAreForgotten,
+        RefusalsAreForgotten,
         ReleaseGoesByName,
         ExpiryComesLast,
         AnsweringHasAnEffect,

@@ -229,6 +229,7 @@ class Cluster:
         self.members = tuple(range(1, size + 1))
         self.nodes = {number: Node(number) for number in self.members}
         self.cut: set[tuple[int, int, Role]] = set()
+        self.late: dict[tuple[int, int, Role], int] = {}  # links that take their time
         self.events: list[tuple[int, int, Callable[[], None]]] = []
         self.sequence = 0
         self.trace: list[str] | None = None
@@ -299,7 +300,7 @@ class Cluster:
         node.up = False
         node.cores, node.inboxes = {}, {}
         self.mark("crash")
-        self.at(self.now + self.rng.randrange(1, 1500), lambda: None if node.up else self.restart(number))
+        self.at(self.now + self.rng.randrange(1, 300), lambda: None if node.up else self.restart(number))
 
     def _wake(self, node: Node, role: Role, time: int) -> None:
         time = max(time, node.paused_until, self.now)
@@ -374,6 +375,7 @@ class Cluster:
             if rng.random() < weather.loss or (node.number, number, role) in self.cut:
                 continue
             late = rng.randrange(weather.slow_ms) if rng.random() < weather.slow else rng.randrange(3)
+            late += self.late.get((node.number, number, role), 0)
             self.at(self.now + late, lambda: self._arrive(node.number, number, role, send.message))
 
     def _arrive(self, sender: int, number: int, role: Role, message: Any) -> None:
@@ -502,14 +504,16 @@ class Cluster:
         rng = self.rng
         leaders = self.leaders()
         node = rng.choice(leaders) if leaders and rng.random() < 0.6 else self.nodes[rng.choice(self.members)]
-        match rng.randrange(8):
+        match rng.randrange(12):
             case 0 if self.weather.crash and node.up:
                 self.crash(node.number)
             case 1 | 2 | 3:
-                self._cut(node.number)
+                self.cut.update(self._some_links(node.number))
             case 4 | 5:
                 self.cut = {link for link in self.cut if rng.random() < 0.3}
-            case 6 if node.up:
+            case 6 | 7 | 8 | 9:
+                self.late.update(dict.fromkeys(self._some_links(node.number), rng.choice((0, 20, 60, 150, 400))))
+            case 10 if node.up:
                 node.paused_until = self.now + rng.randrange(self.weather.pause_ms)
             case _:
                 for other in self.nodes.values():
@@ -517,16 +521,14 @@ class Cluster:
                         self._receive(other.number, Role.PROPOSER, PeerLost(other.proposer.leader.node))
         self.at(self.now + rng.randint(1, 2 * self.weather.fault_every_ms), lambda: self._fault(until))
 
-    def _cut(self, number: int) -> None:
-        """Cut a node off from some others: one way or both, wholly or one of its sockets."""
+    def _some_links(self, number: int) -> list[tuple[int, int, Role]]:
+        """Return the links between a node and some others: one way or both, all of its sockets or those of one role."""
         rng = self.rng
         others = [other for other in self.members if other != number and rng.random() < 0.6]
         roles = rng.choice((CORES, CORES, (Role.PROPOSER,), (Role.ACCEPTOR,), (Role.LEARNER,)))
-        ways = rng.choice(((True, True), (True, False), (False, True)))
-        for other in others:
-            for role in roles:
-                self.cut |= {(number, other, role)} if ways[0] else set()
-                self.cut |= {(other, number, role)} if ways[1] else set()
+        out, back = rng.choice(((True, True), (True, False), (False, True)))
+        links = [(number, other, role) for other in others for role in roles if out]
+        return links + [(other, number, role) for other in others for role in roles if back]
 
     def storm(self, duration: int) -> None:
         """Run with faults and clients."""
@@ -539,6 +541,7 @@ class Cluster:
         """End the faults, then demand one leader, that what it is given is chosen, and that all nodes agree."""
         self.weather = CALM
         self.cut.clear()
+        self.late.clear()
         for node in self.nodes.values():
             node.paused_until = 0
             if not node.up:

@@ -106,7 +106,7 @@ class Teller:
         live = [party.number for party in self.model.parties]
         session = self.chance.choice(live) if live and self.chance.random() < 0.95 else self.chance.randrange(9)
         acked_below = max(self.number - self.chance.choice((2, 5, 10, 50)), 0)
-        number = self.number if self.chance.random() < 0.97 else self.chance.randrange(self.number)
+        number = self.number if self.chance.random() < 0.97 else self.chance.randrange(1, self.number + 1)
         command = Command(self.number, session, number, acked_below, operation)
         self.told.append(command)
         return command
@@ -239,6 +239,7 @@ def check_same(state: LeaseState, model: LeaseModel) -> None:
         kept = {reply.number: reply.result for reply in record.replies}
         assert (party.number, party.key, party.timeout_ms) == (record.session, record.key, record.timeout_ms)
         assert (party.expires_at_ms, party.acked_below) == (record.expires_at_ms, record.acked_below)
+        assert party.refused_upto == record.refused_upto
         assert party.answers == kept
 
 

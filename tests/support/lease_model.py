@@ -28,6 +28,7 @@ from lessor.core.results import (
     NO_TTL,
     SESSION_EXPIRED,
     STALE_NUMBER,
+    TOO_MANY,
     Cancelled,
     ClaimInfo,
     ClaimPage,
@@ -56,6 +57,7 @@ class Party:
     timeout_ms: int
     expires_at_ms: int
     acked_below: int = 0
+    refused_upto: int = 0
     answers: dict[int, Result] = field(default_factory=dict)
 
 
@@ -192,6 +194,9 @@ class LeaseModel:
         if command.number < party.acked_below:
             return Failed(STALE_NUMBER, FAILURES[STALE_NUMBER])
         if command.number not in party.answers:
+            if command.number <= party.refused_upto or len(party.answers) >= limits.REPLIES_PER_SESSION_MAX:
+                party.refused_upto = max(party.refused_upto, command.number)
+                return Failed(TOO_MANY, FAILURES[TOO_MANY])
             party.answers[command.number] = self.carry_out(operation, party)
         return party.answers[command.number]
 

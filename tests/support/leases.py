@@ -236,8 +236,9 @@ def check_deadlines(state: LeaseState) -> None:
     for entry, deadline_ms in due.items():
         assert heap[entry] <= deadline_ms, f"{entry} is due at {deadline_ms} and stands in the heap by then"
     next_ms = state.next_deadline_ms()
-    assert bool(next_ms) == bool(due)
-    assert next_ms <= min(due.values(), default=0)
+    first_ms = min(due.values(), default=0)
+    assert next_ms <= first_ms
+    assert bool(next_ms) == bool(first_ms)
 
 
 def check_nothing_overdue(state: LeaseState) -> None:

@@ -1,0 +1,151 @@
+"""`lessor serve`: one node of a cluster, in the foreground, until it is told to stop."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from ..core.errors import Corrupt, ForeignDatabase, LessorError
+from ..transport.endpoints import parse_cluster
+from . import exit_codes
+from .options import Commands, Parser, choice, positive
+from .output import complain
+from .parent import end_with_parent
+from .server import needs_server
+
+SUMMARY = "Run one node of a cluster in the foreground, until SIGTERM or Ctrl-C."
+NOTES = """
+A node has one base port, for clients; the four ports above it are for its peers and the event feed. Its directory
+belongs to this node number for ever: a node that lost its directory is replaced by one with a new number.
+What happens is logged on stderr, one line for each event.
+"""
+EXAMPLES = """
+lessor serve --node-id 1 --cluster 1=tcp://127.0.0.1:7411 --data ./node1           one node alone
+lessor serve --node-id 2 --cluster 1=tcp://h1:7411,2=tcp://h2:7411,3=tcp://h3:7411 --data /var/lib/lessor
+LESSOR_NODE_ID=3 LESSOR_CLUSTER=... LESSOR_DATA=/data lessor serve --bind 0.0.0.0  in a container
+"""
+
+SWITCH_INTERVAL_S: Final = 0.001
+"""How long a thread may keep the interpreter while another wants it. A request passes through four threads of the
+node, and each hand-over to a thread that just woke up may have to wait for as long as this; Python's own 5 ms would be
+longer than all the rest of the way."""
+
+log = logging.getLogger("lessor")
+
+
+def register(commands: "Commands[Parser]") -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser("serve", help="run one node of a cluster", summary=SUMMARY, notes=NOTES, examples=EXAMPLES)
+    parser.option("--node-id", metavar="N", read=positive, required=True, help="this node's number in the cluster")
+    parser.option(
+        "--cluster",
+        metavar="MEMBERS",
+        read=members,
+        required=True,
+        help="every node's number and where its clients connect, the same on every node",
+    )
+    parser.option("--data", metavar="DIR", read=Path, required=True, help="the directory that keeps this node's state")
+    parser.option("--bind", metavar="HOST", default="", shown="the host named in --cluster", help="where to listen")
+    parser.option(
+        "--cluster-name", metavar="NAME", default="lessor", help="keeps clusters apart that meet on one network"
+    )
+    parser.option(
+        "--log-level",
+        metavar="LEVEL",
+        read=choice("debug", "info", "warning", "error"),
+        default="info",
+        help="debug, info, warning or error",
+    )
+    parser.option(
+        "--parent", metavar="PID", read=positive, help="end at once when this process, the parent, ends (for tests)"
+    )
+    parser.set_defaults(run=run, parser=parser)
+
+
+def members(text: str) -> dict[int, str]:
+    """Read the members of the cluster."""
+    try:
+        return parse_cluster(text)
+    except LessorError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the node and return its exit code."""
+    if options.parent:
+        end_with_parent(options.parent)
+    if not __debug__:
+        complain("serve", "a node does not run under `python -O` or PYTHONOPTIMIZE: its assertions are part of it")
+        return exit_codes.USAGE
+    with needs_server("lessor serve"):
+        from ..actors.node import Node, NodeConfig
+        from ..storage.failures import StorageFailed
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    set_up_log(options.log_level)
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
+    config = NodeConfig(options.node_id, options.cluster, options.data, options.cluster_name, options.bind)
+    try:
+        with Node(config, on_fatal=_end) as node:
+            node.start()
+            while True:
+                signal.pause()
+    except _Stopped as stopped:
+        log.info("node %d has stopped, as %s demands", options.node_id, stopped)
+        return exit_codes.OK
+    except (Corrupt, ForeignDatabase) as error:
+        complain("serve", str(error))
+        return exit_codes.NODE_UNUSABLE
+    except StorageFailed as error:
+        complain("serve", str(error))
+        return exit_codes.NODE_FAILED
+
+
+class _Stopped(BaseException):
+    """A signal says that the node shall stop; like KeyboardInterrupt no error, so nothing may swallow it."""
+
+
+def _stop(number: int, _frame: Any) -> NoReturn:
+    signal.signal(signal.SIGTERM, _stop_now)
+    signal.signal(signal.SIGINT, _stop_now)
+    raise _Stopped(signal.Signals(number).name)
+
+
+def _stop_now(number: int, _frame: Any) -> NoReturn:
+    """Whoever asks twice does not want to wait. Nothing is lost: what was said is on disk."""
+    os._exit(exit_codes.SIGNALLED + number)
+
+
+def _end(_role: str, error: BaseException) -> NoReturn:
+    """End the whole process at once: a node that lacks one role answers some questions and not others; better none."""
+    unusable = isinstance(error, Corrupt | ForeignDatabase)
+    os._exit(exit_codes.NODE_UNUSABLE if unusable else exit_codes.NODE_FAILED)
+
+
+# --- the log ---------------------------------------------------------------------------------------------------------
+
+
+class LineFormatter(logging.Formatter):
+    """One line for each event, whatever it carries: the time in UTC, the level, the words."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        text = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None and not isinstance(record.exc_info[1], LessorError):
+            text += " | " + "".join(traceback.format_exception(record.exc_info[1]))
+        line = " | ".join(part.strip() for part in text.splitlines() if part.strip())
+        return f"{when}.{int(record.msecs):03}Z {record.levelname.lower():8} {line}"
+
+
+def set_up_log(level: str) -> None:
+    """Log to stderr from this level on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("pykka").setLevel(max(logging.WARNING, logging.getLogger().level))

@@ -1,0 +1,195 @@
+"""Damaged files: a load returns exactly what was written, or it raises `Corrupt`, never anything else.
+
+The one exception cannot be helped: damage to the last transaction of a write-ahead log looks like a torn write.
+"""
+
+import itertools
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lessor.core.errors import Corrupt
+from lessor.storage.database import Owner
+from lessor.storage.directory import DataDirectory
+from lessor.storage.journal import Journal
+from lessor.storage.lease_tables import LeaseTables
+
+from .histories import ALICE, LeaseHistory, ModelJournal, journal_writes
+from .processes import copy_of
+
+Damage = Callable[[random.Random, bytearray], str]
+
+
+def flip_a_byte(chance: random.Random, data: bytearray) -> str:
+    place, change = chance.randrange(len(data)), chance.randint(1, 255)
+    data[place] ^= change
+    return f"byte {place} ^= {change}"
+
+
+def flip_a_bit_of_the_first_page(chance: random.Random, data: bytearray) -> str:
+    place, change = chance.randrange(min(4096, len(data))), 1 << chance.randrange(8)
+    data[place] ^= change
+    return f"byte {place} ^= {change}"
+
+
+def lose_a_sector(chance: random.Random, data: bytearray) -> str:
+    place = chance.randrange(len(data) // 512) * 512
+    data[place : place + 512] = bytes(512)
+    return f"sector at {place} zeroed"
+
+
+def swap_two_pages(chance: random.Random, data: bytearray) -> str:
+    one, other = (chance.randrange(len(data) // 4096) * 4096 for _ in range(2))
+    data[one : one + 4096], data[other : other + 4096] = data[other : other + 4096], data[one : one + 4096]
+    return f"pages at {one} and {other} swapped"
+
+
+def cut_the_end_off(chance: random.Random, data: bytearray) -> str:
+    length = chance.randrange(len(data))
+    del data[length:]
+    return f"cut to {length} bytes"
+
+
+DAMAGES = [flip_a_byte, flip_a_bit_of_the_first_page, lose_a_sector, swap_two_pages, cut_the_end_off]
+
+
+def damaged_copies(
+    original: Path, place: Path, name: str, chance: random.Random, damage: Damage, count: int
+) -> Iterator[tuple[Path, str]]:
+    """Copies of a data directory of which one file was damaged, with what was done to it."""
+    sound = (original / name).read_bytes()
+    for _ in range(count):
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(original, place)
+        data = bytearray(sound)
+        what = damage(chance, data)
+        if data != sound:
+            (place / name).write_bytes(data)
+            yield place, f"{name}: {what}"
+
+
+def read_journal(path: Path, owner: Owner) -> object:
+    try:
+        with Journal(path / "journal.db", owner) as journal:
+            return journal.load()
+    except Corrupt as error:
+        assert str(path / "journal.db") in str(error)
+        assert "replace node 1 by a new one" in str(error)
+        return Corrupt
+
+
+def read_leases(path: Path, owner: Owner) -> object:
+    try:
+        with LeaseTables(path / "leases.db", owner) as tables:
+            return tables.load().snapshot()
+    except Corrupt as error:
+        assert str(path / "leases.db") in str(error)
+        return Corrupt
+
+
+@pytest.mark.parametrize("crashed", [False, True], ids=["closed", "crashed"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_journal_is_noticed(tmp_path: Path, chance: random.Random, damage: Damage, *, crashed: bool) -> None:
+    model = ModelJournal()
+    with DataDirectory(tmp_path / "data", ALICE) as directory:
+        owner = directory._owner
+        with directory.open_journal() as journal:
+            for writes in itertools.islice(journal_writes(chance), 120):
+                journal.commit(writes)
+                model.commit(writes)
+            if crashed:  # part of it is in the database and all of it in the log
+                journal._database.checkpoint("PASSIVE")
+                copy_of(directory.path, tmp_path / "original")
+    if not crashed:
+        copy_of(tmp_path / "data", tmp_path / "original")
+    noticed = 0
+    for path, what in damaged_copies(tmp_path / "original", tmp_path / "copy", "journal.db", chance, damage, 80):
+        found = read_journal(path, owner)
+        assert found in (model.load(), Corrupt), what
+        noticed += found is Corrupt
+        if found is Corrupt:
+            assert read_journal(path, owner) is Corrupt, f"{what}: forgotten at the second attempt"
+    assert crashed or noticed, "the damage never mattered"
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_lease_tables_are_noticed(tmp_path: Path, chance: random.Random, damage: Damage) -> None:
+    history = LeaseHistory(chance)
+    with DataDirectory(tmp_path / "data", ALICE) as directory:
+        owner = directory._owner
+        with directory.open_lease_tables() as tables:
+            for _ in range(6):
+                history.apply_some(60)
+                tables.save(history.state)
+    snapshot = history.state.snapshot()
+    noticed = 0
+    for path, what in damaged_copies(tmp_path / "data", tmp_path / "copy", "leases.db", chance, damage, 80):
+        found = read_leases(path, owner)
+        assert found in (snapshot, Corrupt), what
+        noticed += found is Corrupt
+    assert noticed, "the damage never mattered"
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_roster_is_noticed(tmp_path: Path, chance: random.Random, damage: Damage) -> None:
+    with DataDirectory(tmp_path / "data", ALICE) as directory:
+        incarnation = directory.incarnation
+        directory.meet(2, 5)
+    noticed = 0
+    for path, what in damaged_copies(tmp_path / "data", tmp_path / "copy", "node.db", chance, damage, 80):
+        try:
+            with DataDirectory(path, ALICE) as directory:
+                assert (directory.incarnation, directory.known_incarnation(2)) == (incarnation, 5), what
+        except Corrupt:
+            noticed += 1
+    assert noticed, "the damage never mattered"
+
+
+@pytest.mark.parametrize("damage", [flip_a_byte, lose_a_sector, swap_two_pages, cut_the_end_off])
+def test_a_log_that_lost_what_was_acknowledged_is_noticed(
+    tmp_path: Path, chance: random.Random, damage: Damage
+) -> None:
+    """P2: SQLite itself drops everything behind the damage, and says nothing.
+
+    A cut is the exception: it leaves nothing that could tell what was there.
+    """
+    states = [ModelJournal().load()]
+    model = ModelJournal()
+    with DataDirectory(tmp_path / "data", ALICE) as directory:
+        owner = directory._owner
+        with directory.open_journal() as journal:
+            for writes in itertools.islice(journal_writes(chance), 150):
+                journal.commit(writes)
+                model.commit(writes)
+                if writes:
+                    states.append(model.load())
+            copy_of(directory.path, tmp_path / "original")
+    noticed = 0
+    name = "journal.db-wal"
+    for path, what in damaged_copies(tmp_path / "original", tmp_path / "copy", name, chance, damage, 60):
+        found = read_journal(path, owner)
+        allowed = states if damage is cut_the_end_off else states[-2:]
+        assert found is Corrupt or found in allowed, what
+        noticed += found is Corrupt
+        if found is Corrupt:
+            assert read_journal(path, owner) is Corrupt, f"{what}: forgotten at the second attempt"
+    assert noticed or damage is cut_the_end_off, "the damage never mattered"
+
+
+def test_a_log_of_several_rounds_is_taken_for_whole(tmp_path: Path, chance: random.Random) -> None:
+    """A log is overwritten from its start; what is left there of the round before is no damage."""
+    history = journal_writes(chance)
+    model = ModelJournal()
+    with DataDirectory(tmp_path / "data", ALICE) as directory, directory.open_journal() as journal:
+        for number in range(300):
+            writes = next(history)
+            journal.commit(writes)
+            model.commit(writes)
+            if number % 50 == 0:
+                journal._database.checkpoint("PASSIVE")
+            if number % 10 == 0:
+                copy_of(directory.path, tmp_path / f"copy{number}")
+                assert read_journal(tmp_path / f"copy{number}", directory._owner) == model.load()
