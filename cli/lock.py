@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final
 
-from ..client.errors import ClientClosed
+from ..client.errors import AcquireTimeout, ClientClosed
 from ..client.sync import Client, Lease, connect
 from ..core.errors import LessorError
 from . import exit_codes
@@ -44,6 +44,7 @@ PATIENCE_S: Final = 1.0
 LOOK_S: Final = 0.25
 """How often the lease is looked at. A timer would not do: it stands still while the machine sleeps, the lease does not."""
 
+ASK_TIMEOUT_S: Final = 2.0
 GRACE_S_MAX: Final = 5.0
 ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 HANDED_ON: Final = (*ENDING, signal.SIGUSR1, signal.SIGUSR2)
@@ -122,11 +123,10 @@ def _run(options: argparse.Namespace, grace: float, signals: "Signals") -> int:
         if told:
             return told
         lease = acquisition.outcome
+        if lease is None or (isinstance(lease, AcquireTimeout) and not lease.indefinite):
+            return _not_granted(service, options)
         if isinstance(lease, BaseException):
             raise lease
-        if lease is None:
-            complain("lock", f"{options.name!r} is not free")
-            return int(options.conflict_exit_code)
         assert isinstance(lease, Lease)
         try:
             return _guard(lease, options, grace, signals)
@@ -144,6 +144,8 @@ class Signals:
         wanted = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
         self._all = {*wanted, signal.SIGCHLD, self.WAKE}
         self._main = threading.get_ident()
+        # one that comes after the last look must do no harm
+        signal.signal(self.WAKE, lambda *_: None)
         self._before = signal.pthread_sigmask(signal.SIG_BLOCK, self._all)
 
     def next(self, timeout: float) -> tuple[int, bool] | None:
@@ -206,21 +208,36 @@ def _wait(acquisition: Acquisition, signals: Signals, options: argparse.Namespac
 def _tell(acquisition: Acquisition, options: argparse.Namespace) -> None:
     """Say what is waited for."""
     try:
-        with connect(options.endpoints, options.namespace, request_timeout=2) as asker:
-            claims = asker.describe(options.name)
+        with connect(options.endpoints, options.namespace, request_timeout=ASK_TIMEOUT_S) as asker:
+            holder = _holder(asker, options.name)
     except LessorError as error:
         if not acquisition.done:
             complain("lock", f"waiting for {options.name!r}, but the service does not answer: {error}; still trying")
         return
+    if holder and not acquisition.done:
+        complain("lock", f"waiting for {options.name!r}, {holder}")
+
+
+def _holder(service: Client, name: str) -> str:
+    """Return in words who holds a name and how many wait for it, nothing if nobody holds it by now."""
+    claims = service.describe(name)
     holder = next((claim for claim in claims if not claim.waiting), None)
-    if holder is None or acquisition.done:
-        return
+    if holder is None:
+        return ""
     waiting = sum(claim.waiting for claim in claims)
-    line = f"; {waiting} in line" if waiting > 1 else ""
-    complain(
-        "lock",
-        f"waiting for {options.name!r}, held by {holder.holder} for {short(holder.held_for)} (token {holder.token}){line}",
-    )
+    line = f"; {waiting} in line" if waiting else ""
+    return f"held by {holder.holder} for {short(holder.held_for)} (token {holder.token}){line}"
+
+
+def _not_granted(service: Client, options: argparse.Namespace) -> int:
+    holder = ""
+    try:
+        holder = _holder(service, options.name)
+    except LessorError:
+        pass  # it is certain all the same that we do not hold it
+    how = "is not free" if options.timeout == 0 else f"was not granted in {short(options.timeout)}"
+    complain("lock", f"{options.name!r} {how}{': ' + holder if holder else ''}")
+    return int(options.conflict_exit_code)
 
 
 def _guard(lease: Lease, options: argparse.Namespace, grace: float, signals: Signals) -> int:

@@ -54,8 +54,10 @@ class Engine:
             log.exception("the client's thread failed")
             self._fail(error)
         finally:
-            for monitor in self._monitors.values():
-                monitor.close()
+            for endpoint, dealer in self._dealers.items():
+                dealer.disable_monitor()
+                self._monitors[endpoint].close()
+                dealer.close()
             context.destroy(linger=0)
             self._waker.close()
 

@@ -103,7 +103,9 @@ def _ask(context: sockets.Context, endpoints: list[str], timeout: float) -> Clus
         for each in asked.values():
             each.look()
     for each in asked.values():
+        each.dealer.disable_monitor()
         each.monitor.close()
+        each.dealer.close()
     silent = f"no answer in {timeout:g} s"
     return ClusterStatus(tuple(asked[endpoint].found or NodeStatus(endpoint, None, silent) for endpoint in endpoints))
 

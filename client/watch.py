@@ -81,6 +81,8 @@ class Watcher:
                 yield from self._ask()
                 asked_at = time.monotonic()
             wait = asked_at + SILENCE_S - time.monotonic()
+            if self._trouble:
+                wait, asked_at = min(wait, PATIENCE_S), 0.0
             if self._held_back:
                 wait = min(wait, self._gap_until - time.monotonic())
             event = self._next(max(0.0, wait))

@@ -196,10 +196,9 @@ class Database:
         execute("PRAGMA secure_delete = OFF").fetchone()
 
     def _migrate(self) -> None:
-        db = sqlite_utils.Database(self.connection, execute_plugins=False)  # a node loads nobody's plugins
         migrations = self._schema.migrations
-        applied = {migration.name for migration in migrations.applied(db)}
-        known = expected_shape(self._schema)[0]
+        known, expected = expected_shape(self._schema)
+        applied = self._applied()
         if not applied and not self._create:
             raise damaged(self.path, self.node, f"it is empty, or no {self._schema.kind} of lessor")
         if applied > known:
@@ -210,13 +209,22 @@ class Database:
         if applied - known:
             raise damaged(self.path, self.node, "its list of migrations is not ours")
         if applied != known:
-            migrations.apply(db)
-        found, expected = _shape(self.connection), expected_shape(self._schema)[1]
+            migrations.apply(sqlite_utils.Database(self.connection, execute_plugins=False))  # nobody's plugins
+        found = _shape(self.connection)
         if any(found.get(name) != columns for name, columns in expected.items()):
             raise damaged(self.path, self.node, "its tables are not ours")
         if found.keys() != expected.keys():
             added = ", ".join(sorted(found.keys() - expected.keys()))
             raise ForeignDatabase(f"{self.path} holds what lessor did not make: {added}; drop it, then start again")
+
+    def _applied(self) -> set[str]:
+        """Return the names of the migrations applied, by a statement that fails where the list of them is damaged."""
+        execute = self.connection.execute
+        if execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone() is None:
+            return set()
+        name = self._schema.migrations.name
+        asked = "SELECT _sqlite_migrations.name FROM _sqlite_migrations WHERE _sqlite_migrations.migration_set = ?"
+        return {row[0] for row in execute(asked, (name,)).fetchall()}
 
     def check(self) -> None:
         """Read the whole file and check its structure; it takes about as long as reading it.
@@ -226,7 +234,7 @@ class Database:
             StorageFailed: it cannot be read.
         """
         with self.reading():
-            problems = [row[0] for row in self.connection.execute("PRAGMA quick_check(1)")]
+            problems = [row[0] for row in self.connection.execute("PRAGMA quick_check(1)").fetchall()]
         if problems != ["ok"]:
             raise damaged(self.path, self.node, " ".join(str(problems[0]).split()) if problems else "it has no check")
 

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
@@ -104,8 +105,8 @@ class Journal:
         database.check()
         self._state = self._read_state()
         _, counter, node, truncated_upto, watermark_counter, watermark_node, chosen_upto = self._state
-        with database.reading():
-            votes = [self._vote(row) for row in database.connection.execute(_ALL_VOTES)]
+        with database.reading(), closing(database.connection.execute(_ALL_VOTES)) as rows:
+            votes = [self._vote(row) for row in rows]
         if votes and votes[0].slot <= truncated_upto:
             raise damaged(database.path, database.node, f"slot {votes[0].slot} is there, although it was forgotten")
         return JournalContents(

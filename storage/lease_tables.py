@@ -6,6 +6,8 @@ and the header counts the rows, so that a state that was changed by anything but
 
 import json
 from collections.abc import Iterable
+from contextlib import closing
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -15,7 +17,7 @@ import sqlite_utils
 from ..core.ballot import Ballot
 from ..core.commands import Resource
 from ..core.encoding import dumps, from_list, loads, to_list
-from ..core.errors import Corrupt, Malformed
+from ..core.errors import Corrupt, InvariantBroken, Malformed
 from ..core.lease_state import LeaseState
 from ..core.records import ClaimRecord, SessionRecord, StateHeader
 from .database import PAGE_BYTES, Database, Owner, checksum, new_schema
@@ -33,7 +35,7 @@ _HEADER: Final = {
 }  # fmt: skip
 _SESSIONS: Final = {
     "session": int, "key": bytes, "timeout_ms": int, "description": str, "expires_at_ms": int, "acked_below": int,
-    "replies": bytes,
+    "refused_upto": int, "replies": bytes,
 }  # fmt: skip
 _CLAIMS: Final = {
     "claim": int, "namespace": str, "resources": str, "holder": str, "data": bytes, "session": int, "detached": int,
@@ -54,6 +56,10 @@ def _put(table: str, columns: Iterable[str]) -> str:
     return f"INSERT OR REPLACE INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608
 
 
+_SESSION_FIELDS: Final = attrgetter(*tuple(_SESSIONS)[:-1])
+_CLAIM_FIELDS: Final = attrgetter(*_CLAIMS)
+_RESOURCES: Final = tuple(_CLAIMS).index("resources")
+_DETACHED: Final = tuple(_CLAIMS).index("detached")
 _PUT_HEADER: Final = _put("header", _HEADER)
 _PUT_SESSION: Final = _put("sessions", _SESSIONS)
 _PUT_CLAIM: Final = _put("claims", _CLAIMS)
@@ -80,6 +86,7 @@ class LeaseTables:
         """
         self.snapshot_upto = 0
         """The slot at which the snapshot ended that these tables last began with, 0 if they began empty."""
+        self._state: LeaseState | None = None  # what the rows are the rows of, so that a save can add what changed
         self._database = Database(path, SCHEMA, owner.node)
         try:
             self._database.require(owner)
@@ -114,26 +121,32 @@ class LeaseTables:
         database = self._database
         database.check()
         header, sessions_expected, claims_expected = self._read_header()
-        with database.reading():
-            sessions = [self._session(row) for row in database.connection.execute(_ALL_SESSIONS)]
-            claims = [self._claim(row) for row in database.connection.execute(_ALL_CLAIMS)]
+        with database.reading(), closing(database.connection.execute(_ALL_SESSIONS)) as rows:
+            sessions = [self._session(row) for row in rows]
+        with database.reading(), closing(database.connection.execute(_ALL_CLAIMS)) as rows:
+            claims = [self._claim(row) for row in rows]
         if (len(sessions), len(claims)) != (sessions_expected, claims_expected):
             raise self._damaged(
                 f"it holds {len(sessions)} sessions and {len(claims)} claims, "
                 f"its header says {sessions_expected} and {claims_expected}"
             )
         try:
-            return LeaseState.from_records(header, sessions, claims)
+            self._state = LeaseState.from_records(header, sessions, claims)
         except Malformed as error:
             raise self._damaged(str(error)) from error
+        return self._state
 
     def save(self, state: LeaseState) -> None:
         """Make durable what changed in `state` since it was last saved, and forget that it changed.
 
         Raises:
+            InvariantBroken: it is not the state that was loaded from these tables or last replaced what they held, so
+                that what changed in it says nothing about them; nothing is written.
             StorageFailed: it may or may not have been written; the node must stop.
             Corrupt: the file was found to be damaged; the node must stop.
         """
+        if state is not self._state:
+            raise InvariantBroken(f"a state that is not the one in {self._database.path} cannot be saved there")
         put_sessions, put_claims = [], []
         drop_sessions, drop_claims = [], []
         size = 0
@@ -143,7 +156,7 @@ class LeaseTables:
                 drop_sessions.append((number,))
             else:
                 put_sessions.append(session_row := _session_row(session))
-                size += len(session_row[6])
+                size += len(session_row[-2])
         for number in state.changed_claims:
             claim = state.claim_record(number)
             if claim is None:
@@ -175,6 +188,7 @@ class LeaseTables:
             connection.executemany(_PUT_CLAIM, map(_claim_row, state.all_claims()))
             connection.execute(_PUT_HEADER, _header_row(state, state.applied_upto))
         self.snapshot_upto = state.applied_upto
+        self._state = state
         self._saved(state)
         self._database.checkpoint("TRUNCATE")  # the log has become as large as the state
 
@@ -208,20 +222,19 @@ class LeaseTables:
         *columns, stored = row
         if checksum(*columns) != stored:
             raise self._damaged(f"the row of session {columns[0]} is wrong")
-        session, key, timeout_ms, description, expires_at_ms, acked_below, data = columns
         try:
-            replies = tuple(from_list(reply) for reply in loads(data))
+            columns[-1] = tuple(from_list(reply) for reply in loads(columns[-1]))
         except Malformed as error:
-            raise self._damaged(f"the replies of session {session} cannot be read: {error}") from error
-        return SessionRecord(session, key, timeout_ms, description, expires_at_ms, acked_below, replies)
+            raise self._damaged(f"the replies of session {columns[0]} cannot be read: {error}") from error
+        return SessionRecord(*columns)
 
     def _claim(self, row: tuple[Any, ...]) -> ClaimRecord:
         *columns, stored = row
         if checksum(*columns) != stored:
             raise self._damaged(f"the row of claim {columns[0]} is wrong")
-        claim, namespace, resources, holder, data, session, detached, *numbers = columns
-        paths = tuple(Resource(tuple(path)) for path in json.loads(resources))
-        return ClaimRecord(claim, namespace, paths, holder, data, session, bool(detached), *numbers)
+        columns[_RESOURCES] = tuple(Resource(tuple(path)) for path in json.loads(columns[_RESOURCES]))
+        columns[_DETACHED] = bool(columns[_DETACHED])
+        return ClaimRecord(*columns)
 
     def _damaged(self, what: str) -> Corrupt:
         return damaged(self._database.path, self._database.node, what)
@@ -250,28 +263,11 @@ def _header_row(state: LeaseState, snapshot_upto: int) -> tuple[Any, ...]:
 
 
 def _session_row(record: SessionRecord) -> tuple[Any, ...]:
-    return _row(
-        record.session,
-        record.key,
-        record.timeout_ms,
-        record.description,
-        record.expires_at_ms,
-        record.acked_below,
-        dumps([to_list(reply) for reply in record.replies]),
-    )
+    return _row(*_SESSION_FIELDS(record), dumps([to_list(reply) for reply in record.replies]))
 
 
 def _claim_row(record: ClaimRecord) -> tuple[Any, ...]:
-    return _row(
-        record.claim,
-        record.namespace,
-        json.dumps([list(resource.path) for resource in record.resources], ensure_ascii=False),
-        record.holder,
-        record.data,
-        record.session,
-        int(record.detached),
-        record.ttl_ms,
-        record.since_ms,
-        record.token,
-        record.ends_at_ms,
-    )
+    columns = [*_CLAIM_FIELDS(record)]
+    columns[_RESOURCES] = json.dumps([list(resource.path) for resource in record.resources], ensure_ascii=False)
+    columns[_DETACHED] = int(record.detached)
+    return _row(*columns)

@@ -34,7 +34,7 @@ def damage(path: Path) -> str | None:
         log = log_of(path).read_bytes()
     except FileNotFoundError:
         return None
-    if len(log) <= _HEADER.size or not any(log[: _HEADER.size]):
+    if len(log) <= _HEADER.size or not log.strip(b"\0"):
         return None  # as a crash leaves it that came before the log's first sync
     magic, _, page_bytes, _, salt1, salt2, *expected = _HEADER.unpack_from(log)
     pairs = struct.Struct(">2I" if magic & 1 else "<2I")

@@ -418,6 +418,20 @@ def keys(count: int) -> Iterator[bytes]:
     return (bignum(step * PRIME) if step > 7 else number(step * PRIME) for step in range(1, count + 1))
 
 
+def lists_of_one_hash(count: int) -> Iterator[bytes]:
+    """Pairs of numbers that have the same hash as tuples, which is what lists become as keys of a map."""
+    one, two, five, word = 11400714785074694791, 14029467366897019727, 2870177450012600261, 2**64
+    found, first = 0, 0
+    while found < count:
+        first += 1
+        lane = (five + first * two) % word
+        lane = (lane << 31 | lane >> 33) % word * one % word
+        second = (-lane) * pow(two, -1, word) % word  # makes the sum 0 after its second step, whatever the first was
+        if second < PRIME:
+            found += 1
+            yield array(number(first), number(second))
+
+
 def laughs() -> bytes:
     """A session whose 64 answers are all one answer of 500 claims which are all one claim: 1.8 kB for 32,000 claims."""
     path = array(*[text("a")] * 32)
@@ -432,6 +446,7 @@ COSTLY = {
     "a decimal of a huge number": lambda: tag(4, array(number(0), bignum(1 << 800_000))),
     "a float of a huge number": lambda: tag(5, array(number(0), bignum(1 << 800_000))),
     "a map of keys of one hash": lambda: mapping(*(part for key in keys(12_000) for part in (key, number(0)))),
+    "a map of lists of one hash": lambda: mapping(*(part for key in lists_of_one_hash(8000) for part in (key, FALSE))),
     "a set of members of one hash": lambda: tag(258, array(*keys(12_000))),
     "a pattern of many choices": lambda: tag(35, text("a|" * 100_000)),
     "one answer a thousand times": laughs,

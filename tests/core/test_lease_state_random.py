@@ -1,6 +1,7 @@
 """The lease state against a naive model of it, over thousands of random short histories, each from one seed.
 
-A failure prints the history, shrunk, and the line that repeats it: with `LESSOR_SEED=7` seed 7 runs alone.
+A failure prints the history, shrunk, and the line that repeats it: with `LESSOR_SEED=7` seed 7 runs alone. More of them
+run with `LESSOR_HISTORIES=100000`.
 """
 
 import os
@@ -17,10 +18,7 @@ from lessor.core.events import KINDS
 from lessor.core.lease_state import LeaseState, Outcome, Session
 from lessor.core.records import ClaimRecord
 from lessor.core.results import (
-    NO_TTL,
-    SESSION_EXPIRED,
-    STALE_NUMBER,
-    TOO_MANY,
+    FAILURES,
     Cancelled,
     ClaimPage,
     ClaimStatus,
@@ -37,7 +35,7 @@ from lessor.core.results import (
 from ..support.lease_histories import Met, Teller, failure, run, shrunk
 from ..support.leases import Leases
 
-HISTORIES = 1500
+HISTORIES = int(os.environ.get("LESSOR_HISTORIES", "800"))
 ONLY = os.environ.get("LESSOR_SEED")
 
 
@@ -75,17 +73,9 @@ def check_that_everything_was_met(counts: Counter[str]) -> None:
         Released,
         ClaimPage,
     )
-    expected = [
-        *KINDS,
-        NO_TTL,
-        SESSION_EXPIRED,
-        STALE_NUMBER,
-        TOO_MANY,
-        "restart",
-        "straggler",
-        *(cls.__name__ for cls in answers),
-    ]
-    rare = {what: counts[what] for what in expected if counts[what] < 100}
+    failures = [f"Failed {code}" for code in FAILURES]
+    expected = [*KINDS, *failures, "restart", "straggler", *(cls.__name__ for cls in answers)]
+    rare = {what: counts[what] for what in expected if counts[what] < 40}
     assert not rare, f"hardly ever met: {rare}"
 
 

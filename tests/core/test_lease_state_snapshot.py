@@ -335,7 +335,7 @@ def numbers_in(part: Any) -> list[tuple[list[Any], int]]:
 def test_what_is_restored_from_tampered_records_is_consistent_and_can_go_on() -> None:  # P11
     data = a_full_state().snapshot()
     restored = 0
-    for seed in range(3000):
+    for seed in range(1500):
         chance = Random(seed)
         parts = loads(data)
         numbers = numbers_in(parts)
@@ -357,7 +357,7 @@ def test_what_is_restored_from_tampered_records_is_consistent_and_can_go_on() ->
             check_consistent(state)
         except Exception as error:  # noqa: BLE001 - each kind of failure is told with the seed that leads to it
             pytest.fail(f"seed {seed}: LeaseState.restore(bytes.fromhex({dumps(parts).hex()!r})): {error!r}")
-    assert restored > 500, "not all of it is refused"
+    assert restored > 200, "not all of it is refused"
 
 
 def go_on(state: LeaseState) -> None:

@@ -58,7 +58,7 @@ class ModelJournal:
 
 
 def journal_writes(chance: random.Random) -> Iterator[list[JournalWrite]]:
-    """Batches without end, as an acceptor could write them: slots move on, are overwritten now and then, and are forgotten."""
+    """Batches without end, as an acceptor could write them: slots move on, are overwritten, and are forgotten."""
     ballot, slot, truncated = Ballot(1, 1), 0, 0
     while True:
         writes: list[JournalWrite] = []
@@ -80,7 +80,10 @@ def journal_writes(chance: random.Random) -> Iterator[list[JournalWrite]]:
         yield writes
 
 
-def vote(slot: int, ballot: Ballot = Ballot(1, 1), entry: bytes = b"entry") -> WriteVote:
+FIRST = Ballot(1, 1)
+
+
+def vote(slot: int, ballot: Ballot = FIRST, entry: bytes = b"entry") -> WriteVote:
     return WriteVote(Vote(slot, ballot, entry))
 
 

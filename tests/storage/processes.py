@@ -59,8 +59,10 @@ with DataDirectory(sys.argv[1], ALICE) as directory, directory.open_journal() as
     contents = journal.load()
     slot = contents.votes[-1].slot if contents.votes else contents.truncated_upto
     while True:
-        writes = [vote(slot + more, b"%d" % (slot + more) * chance.randint(1, 2_000)) for more in range(1, chance.choice((1, 1, 3, 9)) + 1)]
-        slot = writes[-1].vote.slot
+        writes = []
+        for _ in range(chance.choice((1, 1, 3, 9))):
+            slot += 1
+            writes.append(vote(slot, b"%d" % slot * chance.randint(1, 2_000)))
         if chance.random() < 0.1:
             writes.append(Truncate(max(0, slot - 200)))
         writes.append(WriteWatermark(Ballot(1, 1), slot))
@@ -82,9 +84,9 @@ with DataDirectory(sys.argv[1], ALICE) as directory, directory.open_journal() as
             break
         slot += 1
         say(slot)
-    for attempt in (lambda: journal.commit([vote(slot + 1, b"")]), journal.load, lambda: journal.commit([Truncate(slot)])):
+    for attempt in ([vote(slot + 1, b"")], [Truncate(slot)], []):
         try:
-            attempt()
+            journal.commit(attempt) if attempt else journal.load()
             say("succeeded")
         except StorageFailed as error:
             say("again:", error)

@@ -307,8 +307,6 @@ def test_many_threads_that_meet_one_peer_agree_on_who_it_is(directory: DataDirec
 
 def test_the_databases_are_used_by_the_thread_that_opened_them(directory: DataDirectory, chance: random.Random) -> None:
     """The acceptor's and the learner's; the lock of the directory belongs to the process."""
-    history = LeaseHistory(chance)
-    history.apply_some(50)
     seen: list[int] = []
 
     def acceptor() -> None:
@@ -318,6 +316,8 @@ def test_the_databases_are_used_by_the_thread_that_opened_them(directory: DataDi
 
     def learner() -> None:
         with directory.open_lease_tables() as tables:
+            history = LeaseHistory(chance, tables.load())
+            history.apply_some(50)
             tables.save(history.state)
             seen.append(tables.load().applied_upto)
 

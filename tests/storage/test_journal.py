@@ -199,4 +199,3 @@ def test_a_journal_that_lost_votes_which_were_applied_stops_the_node(directory: 
         journal.commit([Truncate(7)])
         with pytest.raises(Corrupt, match="begins after slot 7, and the lease tables beside it end with slot 6"):
             journal.reconcile(journal.load(), applied_upto=6, snapshot_upto=0)
-

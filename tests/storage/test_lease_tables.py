@@ -11,7 +11,7 @@ from lessor.core.ballot import Ballot
 from lessor.core.commands import Claim, Command, OpenSession, Release, Resource
 from lessor.core.encoding import encode
 from lessor.core.entries import Batch, Entry, Lead
-from lessor.core.errors import Corrupt
+from lessor.core.errors import Corrupt, InvariantBroken
 from lessor.core.lease_state import LeaseState
 from lessor.core.records import ClaimRecord, SessionRecord, StateHeader
 from lessor.core.results import ClaimStatus
@@ -44,13 +44,13 @@ def test_a_state_saved_at_any_moment_is_loaded_byte_for_byte(directory: DataDire
     history = LeaseHistory(chance)
     for _ in range(8):
         with directory.open_lease_tables() as tables:
-            tables.load()
+            history.state = tables.load()
             for _ in range(chance.randint(1, 6)):
                 history.apply_some(chance.randint(0, 120))
                 tables.save(history.state)
                 assert not history.state.changed_claims
                 assert not history.state.changed_sessions
-            assert tables.load().snapshot() == history.state.snapshot()
+                assert load(directory).snapshot() == history.state.snapshot()
         assert load(directory).snapshot() == history.state.snapshot()
 
 
@@ -69,8 +69,8 @@ def test_a_loaded_state_goes_on_as_the_saved_one_would_have(directory: DataDirec
 
 
 def test_a_restart_replays_what_came_after_the_last_save(directory: DataDirectory, chance: random.Random) -> None:
-    history = LeaseHistory(chance)
     with directory.open_lease_tables() as tables:
+        history = LeaseHistory(chance, tables.load())
         history.apply_some(200)
         tables.save(history.state)
         unsaved = history.apply_some(150)
@@ -89,7 +89,7 @@ def test_a_replaced_state_is_loaded_byte_for_byte_and_saved_on(directory: DataDi
             tables.replace(stale.state)
             fresh.state = LeaseState.restore(fresh.state.snapshot())
             tables.replace(fresh.state)
-            assert tables.load().snapshot() == fresh.state.snapshot()
+            assert load(directory).snapshot() == fresh.state.snapshot()
             fresh.apply_some(100)
             tables.save(fresh.state)
         assert load(directory).snapshot() == fresh.state.snapshot()
@@ -97,12 +97,13 @@ def test_a_replaced_state_is_loaded_byte_for_byte_and_saved_on(directory: DataDi
 
 def test_the_slot_of_the_last_snapshot_is_remembered(directory: DataDirectory, chance: random.Random) -> None:
     """The journal must forget what it holds below it; see `Journal.reconcile`."""
-    history = LeaseHistory(chance)
     with directory.open_lease_tables() as tables:
+        history = LeaseHistory(chance, tables.load())
         history.apply_some(10)
         tables.save(history.state)
         assert tables.snapshot_upto == 0
-        tables.replace(LeaseState.restore(history.state.snapshot()))
+        history.state = LeaseState.restore(history.state.snapshot())
+        tables.replace(history.state)
         assert tables.snapshot_upto == 10
         history.apply_some(10)
         tables.save(history.state)
@@ -112,8 +113,8 @@ def test_the_slot_of_the_last_snapshot_is_remembered(directory: DataDirectory, c
 
 
 def test_a_save_writes_only_what_changed(directory: DataDirectory, chance: random.Random) -> None:
-    history = LeaseHistory(chance)
     with directory.open_lease_tables() as tables:
+        history = LeaseHistory(chance, tables.load())
         history.apply_some(400)
         tables.save(history.state)
         history.apply_one()
@@ -141,19 +142,38 @@ def test_every_field_of_a_record_has_its_column(record: type, columns: dict[str,
     assert fields == list(columns)
 
 
+def test_a_state_that_did_not_come_from_these_tables_is_not_saved_into_them(
+    directory: DataDirectory, chance: random.Random
+) -> None:
+    """As a snapshot that was restored and not yet written down, when a node that fails saves what it can."""
+    with directory.open_lease_tables() as tables:
+        history = LeaseHistory(chance, tables.load())
+        history.apply_some(50)
+        tables.save(history.state)
+        other = LeaseHistory(chance)
+        other.apply_some(90)
+        with pytest.raises(InvariantBroken, match=r"a state that is not the one in .*leases\.db"):
+            tables.save(LeaseState.restore(other.state.snapshot()))
+        history.apply_some(1)
+        tables.save(history.state)
+    assert load(directory).snapshot() == history.state.snapshot()
+
+
 # --- for people ------------------------------------------------------------------------------------------------------
 
 
 def test_an_operator_can_read_who_holds_what_while_the_node_runs(directory: DataDirectory) -> None:
     claim = Claim("default", (Resource(("nightly-report",)),), "alice", b"\x01", 9_000, 0, detached=False)
     opening = Command(1, 0, 0, 0, OpenSession(bytes(16), 60_000, "cron"))
-    state = LeaseState()
-    state.apply(1, Lead(Ballot(1, 2)))
-    state.apply(2, Batch(Ballot(1, 2), 500, (encode(opening), encode(Command(2, 1, 1, 0, claim)))))
     with directory.open_lease_tables() as tables:
+        state = tables.load()
+        state.apply(1, Lead(Ballot(1, 2)))
+        state.apply(2, Batch(Ballot(1, 2), 500, (encode(opening), encode(Command(2, 1, 1, 0, claim)))))
         tables.save(state)
         shell = sqlite3.connect(f"file:{directory.path / 'leases.db'}?mode=ro", uri=True)
-        asked = "SELECT namespace, json_extract(resources, '$[0][0]'), holder, token, ttl_ms, ends_at_ms, data FROM claims"
+        asked = (
+            "SELECT namespace, json_extract(resources, '$[0][0]'), holder, token, ttl_ms, ends_at_ms, data FROM claims"
+        )
         assert shell.execute(asked).fetchall() == [("default", "nightly-report", "alice", 1, 9_000, 9_500, b"\x01")]
         assert shell.execute("SELECT session, description FROM sessions").fetchall() == [(1, "cron")]
         assert shell.execute("SELECT applied_upto, clock_ms, last_token FROM header").fetchall() == [(2, 500, 1)]
@@ -166,12 +186,12 @@ def test_a_name_in_any_script_is_kept_as_it_is(directory: DataDirectory, chance:
     commands = [Command(0, 0, 0, 0, OpenSession(bytes(16), 60_000, "".join(names)))]
     commands += [
         Command(0, 1, number, 0, Claim(name, wanted, name, b"", 0, 0, detached=False))
-        for number, (name, wanted) in enumerate(zip(names, resources, strict=True))
+        for number, (name, wanted) in enumerate(zip(names, resources, strict=True), start=1)
     ]
-    state = LeaseState()
-    state.apply(1, Lead(Ballot(1, 1)))
-    state.apply(2, Batch(Ballot(1, 1), 0, tuple(map(encode, commands))))
     with directory.open_lease_tables() as tables:
+        state = tables.load()
+        state.apply(1, Lead(Ballot(1, 1)))
+        state.apply(2, Batch(Ballot(1, 1), 0, tuple(map(encode, commands))))
         tables.save(state)
         column = [row[0] for row in tables._database.connection.execute("SELECT resources FROM claims")]
         assert [json.loads(text) for text in column] == [[[name]] for name in names]
@@ -189,8 +209,10 @@ def test_a_name_in_any_script_is_kept_as_it_is(directory: DataDirectory, chance:
         "UPDATE header SET last_token = 0",
         "DELETE FROM claims",
         "DELETE FROM header",
-        "INSERT INTO sessions SELECT 99, key, timeout_ms, description, expires_at_ms, acked_below, replies, checksum "
-        "FROM sessions",
+        (
+            "INSERT INTO claims SELECT 9, namespace, resources, holder, data, session, detached, ttl_ms, since_ms, "
+            "token, ends_at_ms, checksum FROM claims"
+        ),
     ],
 )
 def test_a_state_that_was_changed_by_hand_stops_the_node(directory: DataDirectory, change: str) -> None:
@@ -209,9 +231,9 @@ def test_a_state_that_was_changed_by_hand_stops_the_node(directory: DataDirector
 
 def test_churn_leaves_nothing_behind(directory: DataDirectory) -> None:
     """P10: twenty thousand names come and go, and neither a row nor a growing file tells of them."""
-    state = LeaseState()
     sizes, log_sizes = [], []
     with directory.open_lease_tables() as tables:
+        state = tables.load()
         tables._database.connection.execute("PRAGMA synchronous = OFF")  # for the speed of this test alone
         state.apply(1, Lead(Ballot(1, 1)))
         state.apply(2, batch(Command(0, 0, 0, 0, OpenSession(bytes(16), 60_000, ""))))

@@ -23,6 +23,7 @@ from lessor.core.messages import (
     Learn,
     PeerLost,
     Prepare,
+    PreVoteAnswer,
     Promise,
     Refuse,
     ReplaceState,
@@ -207,13 +208,35 @@ class Weather:
             loss=rng.choice((0, 0.02, 0.1, 0.3)),
             repeat=rng.choice((0, 0.05, 0.3)),
             slow=rng.choice((0, 0.02, 0.1, 0.3)),
-            slow_ms=rng.choice((20, 100, 1000)),
+            slow_ms=rng.choice((10, 50, 400)),
             crash=rng.choice((0, 0, 0.001, 0.004)),
-            fault_every_ms=rng.choice((15, 40, 120)),
-            pause_ms=rng.choice((60, 300)),
+            fault_every_ms=rng.choice((4, 10, 30)),
+            pause_ms=rng.choice((30, 100)),
             drift=rng.choice((0, 0, 0.3)),
         )
 
+
+HURRY = {
+    # a tenth of the time, and small pages, chunks and journals, so that a short run meets all of them
+    "HEARTBEAT_MS": 10,
+    "ELECTION_TIMEOUT_MIN_MS": 70,
+    "ELECTION_TIMEOUT_SPREAD_MS": 70,
+    "ELECTION_HINT_SPREAD_MS": 5,
+    "ELECTION_RETRY_SPREAD_MS": 20,
+    "ELECTION_FIRST_MIN_MS": 20,
+    "ELECTION_FIRST_SPREAD_MS": 30,
+    "ELECTION_RESEND_MS": 10,
+    "CANDIDACY_MS": 60,
+    "LEADER_STALL_MS": 40,
+    "RETRANSMIT_MS": 25,
+    "FETCH_RETRY_MS": 30,
+    "SAVE_EVERY_MS": 50,
+    "SAVE_EVERY_SLOTS": 5,
+    "JOURNAL_RETAIN_SLOTS": 12,
+    "PAGE_SLOTS": 3,
+    "SNAPSHOT_CHUNK_BYTES": 150,
+    "BATCH_COMMANDS_MAX": 2,
+}
 
 CALM = Weather(loss=0, repeat=0, slow=0, slow_ms=1, crash=0, fault_every_ms=0, pause_ms=1, drift=0)
 
@@ -300,7 +323,7 @@ class Cluster:
         node.up = False
         node.cores, node.inboxes = {}, {}
         self.mark("crash")
-        self.at(self.now + self.rng.randrange(1, 300), lambda: None if node.up else self.restart(number))
+        self.at(self.now + self.rng.randrange(1, 80), lambda: None if node.up else self.restart(number))
 
     def _wake(self, node: Node, role: Role, time: int) -> None:
         time = max(time, node.paused_until, self.now)
@@ -496,7 +519,7 @@ class Cluster:
         for node in self.leaders():
             if self.rng.random() < 0.7:
                 self.submit(node, self.rng.randint(1, 3))
-        self.at(self.now + self.rng.randint(1, 40), lambda: self._client(until))
+        self.at(self.now + self.rng.randint(1, 12), lambda: self._client(until))
 
     def _fault(self, until: int) -> None:
         if self.now >= until:
@@ -504,7 +527,7 @@ class Cluster:
         rng = self.rng
         leaders = self.leaders()
         node = rng.choice(leaders) if leaders and rng.random() < 0.6 else self.nodes[rng.choice(self.members)]
-        match rng.randrange(12):
+        match rng.randrange(16):
             case 0 if self.weather.crash and node.up:
                 self.crash(node.number)
             case 1 | 2 | 3:
@@ -512,14 +535,26 @@ class Cluster:
             case 4 | 5:
                 self.cut = {link for link in self.cut if rng.random() < 0.3}
             case 6 | 7 | 8 | 9:
-                self.late.update(dict.fromkeys(self._some_links(node.number), rng.choice((0, 20, 60, 150, 400))))
-            case 10 if node.up:
+                self.late.update(dict.fromkeys(self._some_links(node.number), rng.choice((0, 5, 20, 60, 200))))
+            case 10 | 11 | 12 | 13:
+                self._campaign(self.nodes[rng.choice(self.members)])
+            case 14 if node.up:
                 node.paused_until = self.now + rng.randrange(self.weather.pause_ms)
             case _:
                 for other in self.nodes.values():
                     if other.up and rng.random() < 0.8:
                         self._receive(other.number, Role.PROPOSER, PeerLost(other.proposer.leader.node))
         self.at(self.now + rng.randint(1, 2 * self.weather.fault_every_ms), lambda: self._fault(until))
+
+    def _campaign(self, node: Node) -> None:
+        """Have a node stand although there may be a leader: safety must not rest on patience or on the pre-vote."""
+        if not node.up or node.proposer.stage is not Stage.FOLLOWER:
+            return
+        self._receive(node.number, Role.PROPOSER, PeerLost(node.proposer.leader.node))
+        asked = Ballot(node.proposer.highest.counter + 1, node.number)
+        for peer in node.proposer.peers:
+            answer = PreVoteAnswer(asked, peer, granted=True, highest=NO_BALLOT)
+            self.at(self.now + 6, lambda answer=answer: self._arrive(peer, node.number, Role.PROPOSER, answer))  # type: ignore[misc]
 
     def _some_links(self, number: int) -> list[tuple[int, int, Role]]:
         """Return the links between a node and some others: one way or both, all of its sockets or those of one role."""
@@ -537,7 +572,7 @@ class Cluster:
         self.at(self.now + 1, lambda: self._fault(until))
         self.run_until(until)
 
-    def heal(self, patience: int = 20_000) -> None:
+    def heal(self, patience: int = 5000) -> None:
         """End the faults, then demand one leader, that what it is given is chosen, and that all nodes agree."""
         self.weather = CALM
         self.cut.clear()
@@ -549,17 +584,17 @@ class Cluster:
             for role in CORES:
                 self._wake(node, role, self.now)
         end = self.now + patience
-        self.run_until(self.now + 1500)  # what was lost is noticed, and who has lost a majority steps down
+        self.run_until(self.now + 300)  # what was lost is noticed, and who has lost a majority steps down
         while not self._settled():
             if self.now >= end:
                 raise self.violated("after healing nobody leads, or somebody stays behind")
-            self.run_until(self.now + 200)
+            self.run_until(self.now + 30)
         leader = self.leaders()[0]
         tags = self.submit(leader, 3)
-        self.run_until(self.now + 500)
+        self.run_until(self.now + 60)
         if self.leaders() != [leader] or not all(tag in self.answered for tag in tags):
             raise self.violated("a healthy leader did not get its commands chosen, or lost its place")
-        self.run_until(self.now + 1000)
+        self.run_until(self.now + 250)
         snapshots = {node.learner.state.snapshot() for node in self.nodes.values()}
         if len(snapshots) != 1:
             raise self.violated("P1: after healing the nodes differ")

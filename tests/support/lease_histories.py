@@ -31,9 +31,9 @@ from .leases import check_consistent, check_nothing_overdue
 
 KEYS = [bytes([letter]) * 16 for letter in b"abcd"]
 NAMES = "xyz"
-TTLS_MS = (0, 0, 100, 250, 1000, 4000)
+TTLS_MS = (0, 0, 100, 250, 1000, 4000, 4000, 20_000)
 WAITS_MS = (0, 0, FOREVER, FOREVER, 200, 1000)
-TIMEOUTS_MS = (500, 1500, 60_000)
+TIMEOUTS_MS = (500, 1500, 6000, 60_000, 60_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Teller:
         self.told: list[Command] = []
 
     def steps(self) -> list[Step]:
-        steps = [self.lead(), self.batch([OpenSession(key, 1500, "") for key in KEYS[:3]])]
+        steps = [self.lead(), self.batch([OpenSession(key, self.chance.choice(TIMEOUTS_MS), "") for key in KEYS[:3]])]
         for step in steps:
             self.model.apply(step.entry)
         for _ in range(self.chance.randrange(5, 25)):
@@ -116,10 +116,14 @@ class Teller:
 
     def operation(self) -> Operation:
         pick = self.chance.choice
-        held = [wish.token for wish in self.model.wishes if wish.token] + [self.chance.randrange(self.number + 2)]
-        wished = [wish.number for wish in self.model.wishes] + [self.chance.randrange(self.number + 2)]
+        held = [wish.token for wish in self.model.wishes if wish.token]
+        wished = [wish.number for wish in self.model.wishes]
+        if not held or self.chance.random() < 0.1:
+            held, wished = [self.chance.randrange(12)], [self.chance.randrange(12)]
+        if not self.model.parties:
+            return OpenSession(pick(KEYS), pick(TIMEOUTS_MS), "")
         dice = self.chance.random()
-        if dice < 0.45:
+        if dice < 0.45 or (not self.model.wishes and dice < 0.6):
             ttl_ms = pick(TTLS_MS)
             resources = (Resource((pick(NAMES),)),)
             detached = bool(ttl_ms) and self.chance.random() < 0.2
@@ -202,7 +206,7 @@ class Met:
     def note(self, step: Step, outcome: Outcome) -> None:
         self.counts.update(event.kind for event in outcome.events)
         for _, result in outcome.answers:
-            self.counts[result.code if isinstance(result, Failed) else type(result).__name__] += 1
+            self.counts[f"Failed {result.code}" if isinstance(result, Failed) else type(result).__name__] += 1
         self.counts["restart"] += step.restart
         if isinstance(step.entry, Batch) and step.entry.commands and not outcome.answers:
             self.counts["straggler"] += 1

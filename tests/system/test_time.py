@@ -1,0 +1,105 @@
+"""Real processes with wrong clocks, and ones that stand still: no lease ends early, none is extended (P3, P4)."""
+
+import shutil
+import threading
+import time
+
+import pytest
+
+import lessor
+from lessor.cli.local_cluster import LocalCluster
+
+from ..support.waiting import until
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+
+
+def libfaketime() -> str | None:
+    """Return the library that Debian's `faketime` preloads."""
+    if shutil.which("faketime") is None:
+        return None
+    import subprocess
+
+    found = subprocess.run(["faketime", "now", "sh", "-c", "echo $LD_PRELOAD"], capture_output=True, text=True, check=True)
+    return found.stdout.strip() or None
+
+
+@pytest.mark.skipif(shutil.which("faketime") is None, reason="needs Debian's package faketime")
+def test_a_wall_clock_that_jumps_by_hours_changes_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """P4: one node's wall clock is hours ahead, another's behind, and both jump while leases are held."""
+    directory = tmp_path_factory.mktemp("clocks")
+    files = {node: directory / f"clock{node}" for node in (1, 2, 3)}
+    with LocalCluster(3) as cluster:
+        for node, offset in ((1, "+0"), (2, "+5h"), (3, "-7h")):
+            files[node].write_text(offset)
+            environment = {
+                "LD_PRELOAD": libfaketime() or "",
+                "FAKETIME_TIMESTAMP_FILE": str(files[node]),
+                "FAKETIME_NO_CACHE": "1",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+                "DONT_FAKE_MONOTONIC": "1",
+            }
+            cluster.start(node, environment=environment)
+        cluster.wait_for_leader()
+        with lessor.connect(cluster.endpoints, request_timeout=20) as client:
+            kept = client.acquire("kept", ttl=3)
+            short = client.acquire("short", ttl=2, auto_renew=False)
+            granted_at = time.monotonic()
+            for node, offset in ((1, "+9h"), (2, "-3h"), (3, "+30d")):
+                files[node].write_text(offset)
+            waiting = client.acquire("short", ttl=2, timeout=30)
+            waited = time.monotonic() - granted_at
+            assert waited > 1.8, "not a moment early"
+            assert waited < 4, "nor extended"
+            assert waiting.token > short.token
+            assert kept.held
+            cluster.kill(cluster.wait_for_leader())
+            cluster.wait_for_leader()
+            assert client.describe("kept")[0].token == kept.token
+            assert kept.held
+
+
+def test_a_leader_that_stands_still_for_five_seconds_loses_no_lease_and_does_no_harm_on_its_return(
+    cluster: LocalCluster, client: lessor.Client
+) -> None:
+    """P3, P4: kill -STOP of the leader, then -CONT."""
+    leader = cluster.wait_for_leader()
+    kept = client.acquire("kept", ttl=2)
+    session_bound = client.acquire("session", ttl=None)
+    told: list[int] = []
+    cluster.pause(leader)
+    paused_at = time.monotonic()
+    rival = threading.Thread(target=lambda: told.append(client.acquire("kept", ttl=2).token), daemon=True)
+    rival.start()
+    successor = cluster.wait_for_leader(other_than=leader)
+    until(lambda: time.monotonic() - paused_at > 5, "five seconds", timeout=10)
+    assert kept.held
+    cluster.resume(leader)
+    cluster.wait_until_caught_up(leader)
+    assert cluster.wait_for_leader() == successor, "the old leader follows, it deposes nobody"
+    assert client.describe("kept")[0].token == kept.token
+    assert client.describe("session")[0].token == session_bound.token
+    assert kept.held
+    assert session_bound.held
+    assert told == []
+    kept.release()
+    rival.join(10)
+    assert told, "the one who waited through all of it gets its turn"
+    assert told[0] > kept.token
+
+
+def test_a_lease_that_nobody_renews_ends_in_time_though_every_leader_dies(cluster: LocalCluster) -> None:
+    """P3, P4: the lease clock stands still over each change of leader, and goes on after it."""
+    with lessor.connect(cluster.endpoints, request_timeout=20) as client:
+        lease = client.acquire("x", ttl=3, auto_renew=False)
+        begun = time.monotonic()
+        for _ in range(2):
+            leader = cluster.wait_for_leader()
+            cluster.kill(leader)
+            cluster.wait_for_leader()
+            cluster.restart(leader)
+            cluster.wait_until_caught_up(leader)
+        following = client.acquire("x", ttl=3, timeout=20)
+        assert not lease.held
+        assert time.monotonic() - begun >= 3 * 0.99
+        assert following.token > lease.token
