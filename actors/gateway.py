@@ -7,7 +7,7 @@ from ..core.encoding import INT_MAX
 from ..core.errors import Malformed
 from ..core.gateway import Counters, FromClient, Gateway, NodeFacts
 from ..core.requests import Counter, Rejected, Request, StatusRequest
-from ..transport.packets import BadMessage, decode_packet, encode_packet
+from ..transport.packets import BadMessage, decode_packet, encode_packet, payload, split
 from ..transport.sockets import Socket, monitor_trouble, read_monitor, receive, send
 from .links import Links
 from .shell import Fate, Shell
@@ -30,13 +30,13 @@ class GatewayShell(Shell):
         self.core = Gateway(self.facts)
         self.inbox.read_from(self.port, self._read)
         for monitor in self._monitors:
-            self.inbox.read_from(monitor, self._watch(monitor))
+            self.inbox.read_from(monitor, self._watch(monitor), rare=True)
 
     def _read(self, batch: list[Any]) -> None:
         for frames in receive(self.port):
             connection = Connection(frames[0])
             try:
-                messages = decode_packet(frames[-1])
+                messages = decode_packet(payload(frames))
             except Malformed as error:
                 self.links.tallies.complain("packets_malformed", f"from a client: {error}")
                 self._answer(connection, [Rejected(0, str(error)[:1000])])
@@ -65,7 +65,7 @@ class GatewayShell(Shell):
         return read
 
     def speak(self, sends: list[Send]) -> None:
-        """Answer each client in one packet; tell the roles the rest."""
+        """Answer each client in one packet, or in as few as may be; tell the roles the rest."""
         answers: dict[Connection, list[Any]] = {}
         others: list[Send] = []
         for item in sends:
@@ -78,8 +78,9 @@ class GatewayShell(Shell):
         self.links.speak(others)
 
     def _answer(self, connection: Connection, messages: list[Any]) -> None:
-        if not send(self.port, [connection.identity, encode_packet(messages)]):
-            self.links.tallies.count("answers_dropped")
+        for packet in split(messages, encode_packet):
+            if not send(self.port, [connection.identity, packet]):
+                self.links.tallies.count("answers_dropped")
 
     def tear_down(self) -> None:
         """Close the port."""

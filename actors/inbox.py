@@ -15,6 +15,10 @@ from ..transport.sockets import Socket, readable
 from ..transport.waker import make_waker
 
 
+RARE_TURNS = 100
+"""An actor that never sleeps looks at its monitors once in so many batches."""
+
+
 class Envelope(Protocol):
     """Pykka's envelope: a message, and where to put the answer if one is wanted."""
 
@@ -44,13 +48,18 @@ class Inbox:
         self._waker = make_waker()
         self._asleep = False
         self._readers: list[tuple[Socket, Callable[[list[Any]], None]]] = []
+        self._rare: list[tuple[Socket, Callable[[list[Any]], None]]] = []
+        self._turns_awake = 0
         self._poller = zmq.Poller()
         self._poller.register(self._waker.fileno(), zmq.POLLIN)
         self._closed = False
 
-    def read_from(self, socket: Socket, reader: Callable[[list[Any]], None]) -> None:
-        """Have `reader` append what `socket` has received to each batch."""
-        self._readers.append((socket, reader))
+    def read_from(self, socket: Socket, reader: Callable[[list[Any]], None], *, rare: bool = False) -> None:
+        """Have `reader` append what `socket` has received to each batch.
+
+        A `rare` socket (a monitor) is looked at only after the actor has slept, or every so often while it does not.
+        """
+        (self._rare if rare else self._readers).append((socket, reader))
         self._poller.register(socket, zmq.POLLIN)
 
     def put(self, envelope: Envelope, /) -> None:
@@ -76,6 +85,12 @@ class Inbox:
             for socket, reader in self._readers:
                 if readable(socket):
                     reader(batch)
+            self._turns_awake += 1
+            if self._turns_awake >= RARE_TURNS:
+                self._turns_awake = 0
+                for socket, reader in self._rare:
+                    if readable(socket):
+                        reader(batch)
             if batch:
                 return Batch(batch)
             wait_ms = self._wait_ms()
@@ -83,9 +98,8 @@ class Inbox:
                 return Batch(batch)
             self._asleep = True
             if not self._queue:  # what was put before `_asleep` was set has not rung
-                self._poller.poll(wait_ms)
+                self._sleep(wait_ms)
             self._asleep = False
-            self._waker.hush()
 
     def close(self) -> None:
         """Let go of the waker; called by the actor at its end."""
@@ -103,6 +117,13 @@ class Inbox:
                 return queue.popleft()
             batch.append(queue.popleft().message)
         return None
+
+    def _sleep(self, wait_ms: int | None) -> None:
+        for ready, _ in self._poller.poll(wait_ms):
+            if ready == self._waker.fileno():
+                self._waker.hush()
+            elif any(ready is socket for socket, _ in self._rare):
+                self._turns_awake = RARE_TURNS
 
     def _wait_ms(self) -> int | None:
         if self.wake_at_ms is None:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import pykka
@@ -28,7 +29,7 @@ from ..core.messages import (
     Stranger,
 )
 from ..transport.endpoints import of_role
-from ..transport.packets import BadMessage, Sender, decode_peer_packet, encode_peer_packet
+from ..transport.packets import BadMessage, Sender, decode_peer_packet, encode_peer_packet, payload, split
 from ..transport.sockets import Context, Socket, dealer, receive, send
 
 log = logging.getLogger(__name__)
@@ -189,16 +190,17 @@ class Links:
 
     def flush(self) -> None:
         """Send each role of other nodes its packet; the same messages to several peers are encoded once."""
-        encoded: dict[tuple[int, ...], bytes] = {}
+        encoded: dict[tuple[int, ...], list[bytes]] = {}
         for ref in self._remotes.values():
             if not ref.unsent:
                 continue
             messages, ref.unsent = ref.unsent, []
             key = tuple([id(message) for message in messages])
-            packet = encoded.get(key)
-            if packet is None:
-                packet = encoded[key] = encode_peer_packet(self.sender, messages)
-            self.tallies.count("packets_sent" if send(ref.socket, [packet]) else "packets_dropped")
+            packets = encoded.get(key)
+            if packets is None:
+                packets = encoded[key] = split(messages, partial(encode_peer_packet, self.sender))
+            for packet in packets:
+                self.tallies.count("packets_sent" if send(ref.socket, [packet]) else "packets_dropped")
 
     # --- in ----------------------------------------------------------------------------------------------------------
 
@@ -209,7 +211,7 @@ class Links:
         def read(batch: list[Any]) -> None:
             for frames in receive(socket):
                 try:
-                    sender, messages = decode_peer_packet(frames[-1])
+                    sender, messages = decode_peer_packet(payload(frames))
                 except Malformed as error:
                     self.tallies.complain("packets_malformed", str(error))
                     continue

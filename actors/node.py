@@ -81,7 +81,9 @@ class Node:
         self._stopped = threading.Event()
         self._stopping = threading.Lock()
         self.directory = DataDirectory(config.data, Identity(config.cluster, config.node, self.members))
-        cluster = int.from_bytes(hashlib.sha256(config.cluster.encode()).digest()[:7], "big")
+        # the members are part of it: nodes that count their majorities differently must not hear each other
+        cluster_text = f"{config.cluster} {self.members}"
+        cluster = int.from_bytes(hashlib.sha256(cluster_text.encode()).digest()[:7], "big")
         self._sender = Sender(cluster, config.node, self.directory.incarnation)
         self.context: Context = zmq.Context(io_threads=1)
         self._ports: dict[Role, Socket] = {}

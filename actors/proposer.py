@@ -41,7 +41,7 @@ class ProposerShell(Shell):
         for peer in self.core.peers:
             monitor = monitor_connection(self.links.remote(Address(peer, Role.PROPOSER)).socket)
             self._monitors.append(monitor)
-            self.inbox.read_from(monitor, self._watch(peer, monitor))
+            self.inbox.read_from(monitor, self._watch(peer, monitor), rare=True)
 
     def _watch(self, peer: int, monitor: Socket) -> Any:
         def read(batch: list[Any]) -> None:

@@ -1,4 +1,4 @@
-"""A cluster of real `lessor serve` processes on the loopback interface, for the demo, the bench and the system tests."""
+"""A cluster of real `lessor serve` processes on the loopback interface, for the demo, the bench and system tests."""
 
 import os
 import random

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final
 
 from ..client.errors import AcquireTimeout, ClientClosed
@@ -42,7 +43,7 @@ PATIENCE_S: Final = 1.0
 """How long is waited in silence before telling what for."""
 
 LOOK_S: Final = 0.25
-"""How often the lease is looked at. A timer would not do: it stands still while the machine sleeps, the lease does not."""
+"""How often the lease is looked at. A timer would not do: it stands still while a machine sleeps, a lease does not."""
 
 ASK_TIMEOUT_S: Final = 2.0
 GRACE_S_MAX: Final = 5.0
@@ -297,19 +298,21 @@ def _release(lease: Lease) -> None:
     except ClientClosed:
         pass
     except LessorError as error:
-        complain("lock", f"{lease.name!r} could not be released ({error}); others may have to wait until its ttl is over")
+        complain(
+            "lock", f"{lease.name!r} could not be released ({error}); others may have to wait until its ttl is over"
+        )
 
 
 def _cannot_run(command: str) -> int:
     """Return the exit code if there is no such command, before anybody is made to wait for it; else 0."""
     if shutil.which(command):
         return 0
-    found = os.path.exists(command) if os.sep in command else False
+    found = os.sep in command and Path(command).exists()
     complain("lock", f"{command}: {'cannot be run' if found else 'there is no such command'}")
     return exit_codes.NOT_EXECUTABLE if found else exit_codes.NOT_FOUND
 
 
 def _exit_code(text: str) -> Any:
-    if not text.isascii() or not text.isdigit() or int(text) > 255:  # noqa: PLR2004 - a byte
+    if not text.isascii() or not text.isdigit() or int(text) > 255:
         raise argparse.ArgumentTypeError(f"an exit code is from 0 to 255, not {text!r}")
     return int(text)

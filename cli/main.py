@@ -1,4 +1,4 @@
-"""The `lessor` command: finds the subcommand, and turns every error that it may raise into one line and an exit code."""
+"""The `lessor` command: finds the subcommand, and turns each error that it may raise into a line and an exit code."""
 
 import os
 import sys
@@ -12,7 +12,9 @@ from .options import Parser, split_command
 from .output import complain
 from .server import ServerMissing
 
-SUMMARY = "A distributed lock and lease service: three or five small servers that agree on who holds what and until when."
+SUMMARY = (
+    "A distributed lock and lease service: three or five small servers that agree on who holds what and until when."
+)
 EXAMPLES = """
 lessor demo                                        see it work, on this machine, in a quarter of a minute
 lessor serve --node-id 1 --cluster 1=tcp://127.0.0.1:7411 --data ./node1
@@ -28,8 +30,8 @@ def build_parser() -> Parser:
     parser = Parser(prog="lessor", summary=SUMMARY, examples=EXAMPLES)
     parser.epilog = (
         f"{parser.epilog}\n\n"
-        "Every option has an environment variable of the same name: --node-id is LESSOR_NODE_ID. The flag wins; a switch\n"
-        f"that the environment turns on is turned off by its --no- form.\n\n{exit_codes.HELP}"
+        "Every option has an environment variable of the same name: --node-id is LESSOR_NODE_ID. The flag wins;\n"
+        f"a switch that the environment turns on is turned off by its --no- form.\n\n{exit_codes.HELP}"
     )
     parser.add_argument("--version", action="version", version=f"lessor {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)

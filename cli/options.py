@@ -60,7 +60,11 @@ class Parser(argparse.ArgumentParser):
         """Add an option that is on or off. Its hidden --no- form undoes what the environment says."""
         action = self.add_argument(*flags, action=_Switch, default=_UNSET, help=help)
         self.add_argument(
-            f"--no-{flags[-1].removeprefix('--')}", action=_Switch, dest=action.dest, default=_UNSET, help=argparse.SUPPRESS
+            f"--no-{flags[-1].removeprefix('--')}",
+            action=_Switch,
+            dest=action.dest,
+            default=_UNSET,
+            help=argparse.SUPPRESS,
         )
         self._register(action, default=False, required=False)
 
@@ -108,7 +112,11 @@ class _Switch(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, default=default, type=boolean, help=help)
 
     def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002 - argparse's
+        namespace: argparse.Namespace,
+        values: Any,  # noqa: ARG002 - argparse's
+        option_string: str | None = None,
     ) -> None:
         setattr(namespace, self.dest, not (option_string or "").startswith("--no-"))
 
@@ -228,9 +236,7 @@ def add_client(parser: Parser) -> None:
 
 def client(options: argparse.Namespace, **settings: Any) -> Client:
     """Return a client by the options that `add_client` has added."""
-    return connect(
-        options.endpoints, options.namespace, request_timeout=options.request_timeout, **settings
-    )
+    return connect(options.endpoints, options.namespace, request_timeout=options.request_timeout, **settings)
 
 
 # --- how help looks --------------------------------------------------------------------------------------------------

@@ -40,7 +40,9 @@ log = logging.getLogger("lessor")
 
 def register(commands: "Commands[Parser]") -> None:
     """Add the command to the command line."""
-    parser = commands.add_parser("serve", help="run one node of a cluster", summary=SUMMARY, notes=NOTES, examples=EXAMPLES)
+    parser = commands.add_parser(
+        "serve", help="run one node of a cluster", summary=SUMMARY, notes=NOTES, examples=EXAMPLES
+    )
     parser.option("--node-id", metavar="N", read=positive, required=True, help="this node's number in the cluster")
     parser.option(
         "--cluster",

@@ -1,7 +1,7 @@
 """`lessor watch`: prints what happens to leases, as it happens."""
 
 import argparse
-import datetime
+import datetime as dt
 import sys
 from typing import Any, Final
 
@@ -11,7 +11,9 @@ from . import exit_codes
 from .options import Commands, Parser, add_endpoints, add_json
 from .output import colourful, complain, paint, print_json_line, short
 
-SUMMARY = "Print what happens to leases, one line for each event, as it happens: queued, granted, renewed, released, ..."
+SUMMARY = (
+    "Print what happens to leases, one line for each event, as it happens: queued, granted, renewed, released, ..."
+)
 NOTES = """
 Every node tells the same events under the same revisions. All given nodes are listened to, so that the death of one
 costs nothing; events that none of them brought are reported as missed. Ends with Ctrl-C.
@@ -79,7 +81,7 @@ def as_json(event: Event) -> dict[str, Any]:
         "slot": event.slot,
         "clock_ms": event.clock_ms,
         "expires_at_ms": event.expires_at_ms,
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+        "time": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
     }
 
 
@@ -106,7 +108,7 @@ def _print(event: Event, options: argparse.Namespace) -> None:
     kind = f"{event.kind:15}"
     if colourful(sys.stdout) and event.kind in COLOURS:
         kind = paint(kind, COLOURS[event.kind])
-    when = datetime.datetime.now().astimezone().strftime("%H:%M:%S.%f")[:-3]
+    when = dt.datetime.now().astimezone().strftime("%H:%M:%S.%f")[:-3]
     name = "/".join(event.path)
     if options.all and event.namespace:
         name = f"{event.namespace}: {name}"

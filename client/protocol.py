@@ -28,6 +28,7 @@ from ..core.commands import (
 from ..core.errors import BadRequest, LessorError, Malformed
 from ..core.requests import Answer, Busy, Notice, Redirect, Rejected, Request, StatusAnswer
 from ..core.results import (
+    NO_TTL,
     SESSION_EXPIRED,
     Cancelled,
     ClaimPhase,
@@ -62,6 +63,11 @@ WITHDRAW_GRACE_MS = 500
 REQUESTS_PER_PACKET = 256
 """Requests in one packet."""
 
+NOT_HELD = "the service says that it is not held any more"
+
+DATA_BYTES_PER_PACKET = limits.PACKET_BYTES_MAX // 2
+"""The data of the requests in one packet, before the last: with their names they stay below the largest packet."""
+
 
 class Call:
     """One request under way, over all its retries. `on_done` gets a result, or an error that may be raised."""
@@ -74,6 +80,7 @@ class Call:
         "number",
         "on_done",
         "operation",
+        "sent_ms",
         "tries",
         "unanswered",
         "why",
@@ -88,6 +95,7 @@ class Call:
         self.on_done = on_done
         self.deadline_ms = deadline_ms
         self.first_sent_ms: int | None = None
+        self.sent_ms = 0
         self.next_send_ms = 0
         self.tries = 0
         self.unanswered = 0
@@ -152,6 +160,8 @@ class Acquire:
     waiters_ahead: int = 0
     finished: bool = False
     withdrawing: bool = False
+    lease: LeaseRecord | None = None
+    ghost: bool = False  # a session that ended may have left a grant behind, which lives until its ttl runs out
 
 
 @dataclass(slots=True)
@@ -240,7 +250,9 @@ class Protocol:
 
     def abandon(self, acquire: Acquire) -> None:
         """Nobody waits for this acquire any more: withdraw it, and release it if it was granted meanwhile."""
-        if not acquire.finished:
+        if acquire.lease is not None:
+            self.release(acquire.lease, _ignore, None)
+        elif not acquire.finished:
             acquire.on_done = _ignore
             self._withdraw(acquire)
 
@@ -260,29 +272,44 @@ class Protocol:
 
     def close(self, on_done: Callable[[Any], None], deadline_ms: int) -> None:
         """End the session, and with it everything held and waited for; nothing new is begun."""
+
+        def done(result: Any) -> None:
+            self._end_calls(ClientClosed("the client was closed while it waited"))
+            on_done(result)
+
+        for acquire in list(self._acquires.values()):
+            if acquire.call is not None and not acquire.call.indefinite:
+                self._forget(acquire.call)
+            if acquire.claim and acquire.operation.detached:
+                # granted meanwhile, it would outlive the session
+                self.call(Cancel(acquire.claim), _ignore, deadline_ms)
+            self._finish(acquire, ClientClosed("the client was closed while it waited"))
         for lease in list(self.leases.values()):
             if not lease.detached:
                 self._end_lease(lease, LeaseState.RELEASED, "the client was closed")
-        for acquire in list(self._acquires.values()):
-            self._finish(acquire, ClientClosed("the client was closed while it waited"))
-        if self.session is None and not any(call.tries for call in self._calls.values()):
+                if self.session is None or lease.session != self.session.number:
+                    self.call(Release(lease.token), _ignore, deadline_ms)  # it has outlived its session
+        if self.session is None and not self._blocked and not any(call.tries for call in self._calls.values()):
             self.closed = True
-            on_done(None)
+            done(None)
             return
-        self.call(CloseSession(), on_done, deadline_ms)
+        self.call(CloseSession(), done, deadline_ms)
         self.closed = True
 
     def fail_all(self, error: LessorError) -> None:
         """End everything under way with an error: the client is broken or gone."""
         self.closed = True
-        calls = [*self._calls.values(), *self._blocked]
-        self._calls, self._blocked, self._due = {}, [], deque()
         for acquire in list(self._acquires.values()):
             self._finish(acquire, error)
-        for call in calls:
-            call.on_done(error)
+        self._end_calls(error)
         for lease in list(self.leases.values()):
             self._end_lease(lease, LeaseState.LOST, str(error))
+
+    def _end_calls(self, error: LessorError) -> None:
+        calls = [*self._calls.values(), *self._blocked]
+        self._calls, self._blocked, self._due = {}, [], deque()
+        for call in calls:
+            call.on_done(error)
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
@@ -302,8 +329,11 @@ class Protocol:
                     self._answer(message)
                 case Notice(_, _, status):
                     self._claim_status(status)
+                    lease = self.leases.get(status.token)
+                    if lease is not None and status.phase == ClaimPhase.GONE:
+                        self._end_lease(lease, LeaseState.LOST, NOT_HELD)
                 case Redirect():
-                    self._redirect(message)
+                    self._redirect(endpoint, message)
                 case Busy(number):
                     self._busy(number)
                 case Rejected(number, reason):
@@ -348,9 +378,10 @@ class Protocol:
         if any(call.unanswered for call in self._calls.values()) and now_ms - self._heard_at_ms >= SILENCE_MS:
             self._set_target(self._next_endpoint(), at_once=True)
         for call in self._calls.values():
-            if call.next_send_ms and now_ms >= call.next_send_ms:
-                call.next_send_ms = 0
-                self._due.append(call)
+            # the node may be heard all the time, and yet this one answer have been lost
+            lost = call.unanswered and not call.next_send_ms and now_ms - call.sent_ms >= SILENCE_MS
+            if lost or (call.next_send_ms and now_ms >= call.next_send_ms):
+                self._send_again(call)
         self._keep_alive()
         self._count_wake()
 
@@ -359,10 +390,12 @@ class Protocol:
         out: list[Packet] = []
         while self._due:
             requests: list[Request] = []
-            while self._due and len(requests) < REQUESTS_PER_PACKET:
+            data_bytes = 0
+            while self._due and len(requests) < REQUESTS_PER_PACKET and data_bytes < DATA_BYTES_PER_PACKET:
                 call = self._due.popleft()
                 if call.number in self._calls:
                     requests.append(self._request(call))
+                    data_bytes += len(getattr(call.operation, "data", b""))
             if requests:
                 numbers = tuple([request.number for request in requests])
                 out.append(Packet(self.target, encode_packet(requests), numbers))
@@ -387,6 +420,7 @@ class Protocol:
                 self._wake_by(call.next_send_ms)
             if call.unanswered:
                 self._wake_by(self._heard_at_ms + SILENCE_MS)
+                self._wake_by(call.sent_ms + SILENCE_MS)
         for call in self._blocked:
             self._wake_by(call.deadline_ms)
         for acquire in self._acquires.values():
@@ -428,7 +462,7 @@ class Protocol:
         if isinstance(result, Renewed):
             lease.expires_at_ms = max(lease.expires_at_ms, result.expires_at_ms)
         elif isinstance(result, NotHeld):
-            self._end_lease(lease, LeaseState.LOST, "the service says that it is not held any more")
+            self._end_lease(lease, LeaseState.LOST, NOT_HELD)
 
     def _renew_in_background(self, lease: LeaseRecord) -> None:
         def done(result: Any) -> None:
@@ -461,6 +495,8 @@ class Protocol:
                 acquire.claim = result.claim
                 acquire.waiters_ahead = result.waiters_ahead
                 self._waiting[result.claim] = acquire
+        elif acquire.ghost:
+            self._finish(acquire, Unavailable(f"{_name(acquire)}: the session ended meanwhile", indefinite=True))
         else:
             self._finish(acquire, result)
 
@@ -472,16 +508,12 @@ class Protocol:
             self._granted(acquire, status)
         elif status.phase == ClaimPhase.GONE:
             del self._waiting[status.claim]
-            if acquire.withdrawing or (acquire.deadline_ms is not None and self._left(acquire) <= 0):
+            if acquire.withdrawing or (acquire.deadline_ms is not None and self.now_ms >= acquire.deadline_ms):
                 self._finish(acquire, _timed_out(acquire, indefinite=False))
             else:
                 self._claim(acquire)  # it went before its time: the session had ended, or somebody removed it
         else:
             acquire.waiters_ahead = status.waiters_ahead
-
-    def _left(self, acquire: Acquire) -> int:
-        # the service's own clock for the wait may be a little ahead of the caller's
-        return (acquire.deadline_ms or 0) - self.now_ms - SILENCE_MS
 
     def _granted(self, acquire: Acquire, status: ClaimStatus) -> None:
         self._waiting.pop(status.claim, None)
@@ -511,6 +543,7 @@ class Protocol:
             self.call(Release(lease.token), _ignore, None)
             self._claim(acquire)
             return
+        acquire.lease = lease
         self._finish(acquire, lease)
 
     def _acquire_timed_out(self, acquire: Acquire) -> None:
@@ -521,7 +554,7 @@ class Protocol:
         if not acquire.claim and call is not None and not call.indefinite:
             # nothing can have come of it: it is safe to forget
             self._forget(call)
-            self._finish(acquire, Unavailable(f"{_name(acquire)}: {call.why}", indefinite=False))
+            self._finish(acquire, Unavailable(f"{_name(acquire)}: {call.why}", indefinite=acquire.ghost))
             return
         reached = bool(acquire.claim)
         self._withdraw(acquire)
@@ -568,22 +601,25 @@ class Protocol:
         self.anchor.learn(call.first_sent_ms, self.now_ms, answer.clock_ms)
         result = answer.result
         if isinstance(result, Failed):
-            if result.code == SESSION_EXPIRED and not isinstance(call.operation, CloseSession):
+            if result.code == SESSION_EXPIRED and not isinstance(call.operation, SESSIONLESS):
                 self._session_ended(call)
-                return
-            if result.code == SESSION_EXPIRED:
-                call.on_done(None)
-                return
-            call.on_done(ServiceBusy(result.detail))
+            elif result.code == NO_TTL:
+                call.on_done(BadRequest(result.detail))
+            else:
+                call.on_done(ServiceBusy(result.detail))
             return
         call.on_done(result)
 
-    def _redirect(self, redirect: Redirect) -> None:
+    def _redirect(self, endpoint: str, redirect: Redirect) -> None:
         call = self._calls.get(redirect.number)
         if call is None:
             return
         call.unanswered = max(0, call.unanswered - 1)
         call.doubtful = call.doubtful or redirect.indefinite
+        if endpoint != self.target:  # it was left meanwhile: its word on who leads counts no more
+            if not call.unanswered and not call.next_send_ms:
+                self._try_later(call)
+            return
         broken_at_ms = self._broken_at_ms.get(redirect.endpoint)
         if redirect.endpoint and (broken_at_ms is None or self.now_ms - broken_at_ms > BROKEN_MS):
             call.why = "the leader does not answer"
@@ -611,18 +647,21 @@ class Protocol:
         if call is not None:
             call.on_done(BadRequest(reason))
         elif number == 0:
-            self.fail_all(Unavailable(f"the service does not understand this client: {reason}", indefinite=False))
+            doubt = any(call.doubtful or call.unanswered > 1 for call in self._calls.values())
+            self.fail_all(Unavailable(f"the service does not understand this client: {reason}", indefinite=doubt))
 
     def _call_timed_out(self, call: Call) -> None:
-        self._forget(call)
-        if call is self._opening:
-            self._opening = None
-        call.on_done(Unavailable(call.why, indefinite=call.indefinite))
+        if self._forget(call):
+            if call is self._opening:
+                self._opening = None
+            call.on_done(Unavailable(call.why, indefinite=call.indefinite))
 
-    def _forget(self, call: Call) -> None:
-        self._calls.pop(call.number, None)
+    def _forget(self, call: Call) -> bool:
+        """Take a call out of what is under way; False if it was over."""
         if call in self._blocked:
             self._blocked.remove(call)
+            return True
+        return self._calls.pop(call.number, None) is not None
 
     # --- sessions ----------------------------------------------------------------------------------------------------
 
@@ -648,29 +687,46 @@ class Protocol:
             self._begin(call)
 
     def _session_ended(self, call: Call) -> None:
-        """Start over with a new session. What was held without a ttl is lost; what waited stands in line again."""
-        if self.session is not None:
-            ended = self.session.number
-            self.session = None
-            self._ping = None
-            for lease in list(self.leases.values()):
-                if not lease.ttl_ms and lease.session == ended:
-                    self._end_lease(lease, LeaseState.LOST, "the session ended")
-            waiting, self._waiting = list(self._waiting.values()), {}
-            for acquire in waiting:
-                self._claim(acquire)
-        match call.operation:
-            case Ping():
-                pass
-            case Cancel():
-                call.on_done(Cancelled(ClaimPhase.GONE))
-            case _:
-                call.number = 0
-                call.first_sent_ms = None
-                call.unanswered = 0
-                self._blocked.append(call)
+        """Start over with a new session. What was held without a ttl is lost; what waited stands in line again.
+
+        No number is used under two sessions: an answer that comes late from the old one must find nobody.
+        """
+        call.unanswered = max(0, call.unanswered - 1)
+        calls = [call, *[other for other in self._calls.values() if not isinstance(other.operation, SESSIONLESS)]]
+        ended, self.session, self._ping = self.session, None, None
+        for lease in list(self.leases.values()):
+            if not lease.ttl_ms and ended is not None and lease.session == ended.number:
+                self._end_lease(lease, LeaseState.LOST, "the session ended")
+        for acquire in self._acquires.values():
+            asked = acquire.call is not None and acquire.call.number and acquire.call.indefinite
+            if acquire.operation.ttl_ms and (acquire.claim or asked):
+                acquire.ghost = True
+        for other in calls:
+            self._calls.pop(other.number, None)
+            self._start_over(other)
+        waiting, self._waiting = list(self._waiting.values()), {}
+        for acquire in waiting:
+            self._claim(acquire)
         if not self.closed and (self._blocked or self.leases):
             self._open()
+
+    def _start_over(self, call: Call) -> None:
+        match call.operation:
+            case Ping():
+                return
+            case Cancel():
+                call.on_done(Cancelled(ClaimPhase.GONE))
+                return
+            case CloseSession():
+                call.on_done(None)
+                return
+            case Claim(ttl_ms=0):
+                call.doubtful = False  # whatever came of it has ended with the session
+            case _:
+                call.doubtful = call.indefinite
+        call.number = call.unanswered = call.next_send_ms = 0
+        call.first_sent_ms = None
+        self._blocked.append(call)
 
     def _keep_alive(self) -> None:
         if self.closed:
@@ -713,6 +769,8 @@ class Protocol:
         self._wake_by(self._heard_at_ms + SILENCE_MS)
         if call.first_sent_ms is None:
             call.first_sent_ms = self.now_ms
+        call.sent_ms = self.now_ms
+        self._wake_by(self.now_ms + SILENCE_MS)
         call.tries += 1
         call.unanswered += 1
         self.sends += 1
@@ -721,6 +779,11 @@ class Protocol:
             session = 0
         acked_below = next(iter(self._calls))  # numbers grow, so the first is the lowest that is open
         return Request(session, call.number, acked_below, call.operation)
+
+    def _send_again(self, call: Call) -> None:
+        call.next_send_ms = 0
+        call.sent_ms = self.now_ms
+        self._due.append(call)
 
     def _try_later(self, call: Call) -> None:
         wait_ms = min(RETRY_MS_MAX, RETRY_MS << min(call.tries - 1, 8))
@@ -736,8 +799,7 @@ class Protocol:
         self._heard_at_ms = self.now_ms
         for call in self._calls.values():
             if at_once and call.tries:
-                call.next_send_ms = 0
-                self._due.append(call)
+                self._send_again(call)
             elif call.tries and not call.next_send_ms:
                 self._try_later(call)
         if self._waiting and self._ping is None:
@@ -746,7 +808,7 @@ class Protocol:
 
 
 def _timed_out(acquire: Acquire, *, indefinite: bool) -> AcquireTimeout:
-    return AcquireTimeout(f"{_name(acquire)} was not granted in time", indefinite=indefinite)
+    return AcquireTimeout(f"{_name(acquire)} was not granted in time", indefinite=indefinite or acquire.ghost)
 
 
 def _name(acquire: Acquire) -> str:

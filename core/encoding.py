@@ -119,6 +119,7 @@ def loads(data: bytes) -> Any:
             data,
             max_depth=limits.CBOR_DEPTH_MAX,
             allow_indefinite=False,
+            strict_hashable_types=True,  # the hashes of lists as keys of a map could be forged to collide
             tag_hook=_refuse_tag,
             semantic_decoders=_REFUSE_TAGS,
         )

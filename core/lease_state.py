@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import limits
+from .ballot import NO_BALLOT
 from .commands import (
     FOREVER,
     Cancel,
@@ -155,7 +156,7 @@ class LeaseState:
                     header.term = ballot
                     header.base_ms = header.clock_ms
             case Batch(term, elapsed_ms, commands):
-                if term == header.term:
+                if term == header.term != NO_BALLOT:
                     self._advance_clock(header.base_ms + elapsed_ms)
                     for data in commands:
                         command = self._read(data)
@@ -208,9 +209,9 @@ class LeaseState:
         if kept is not None:
             return kept
         record = session.record
-        if number <= record.refused_upto or len(session.replies) >= limits.REPLIES_PER_SESSION_MAX:
+        if number < record.refused_below or len(session.replies) >= limits.REPLIES_PER_SESSION_MAX:
             # nothing is kept of a refusal but this: a copy of the command that comes late must stay without effect
-            record.refused_upto = max(record.refused_upto, number)
+            record.refused_below = max(record.refused_below, number + 1)
             return _failed(TOO_MANY)
         result = self._carry_out(command.operation, session)
         session.replies[number] = result
@@ -228,7 +229,7 @@ class LeaseState:
                 claim = self._granted(token)
                 if claim is None:
                     return NotHeld()
-                self._end_claim(claim, "released")
+                self._end_claim(claim, "released", notify=claim.session != session.record.session)
                 return Released()
             case _:
                 raise InvariantBroken(f"{type(operation).__name__} is carried out elsewhere")
@@ -282,7 +283,7 @@ class LeaseState:
                 description=operation.description,
                 expires_at_ms=self.clock_ms + operation.timeout_ms,
                 acked_below=0,
-                refused_upto=0,
+                refused_below=0,
                 replies=(),
             )
             self._add_session(Session(record))
@@ -474,7 +475,8 @@ class LeaseState:
             if claim.claim > query.after and query.namespace in ("", claim.namespace)
         )
         page = [self._info(claim) for claim in itertools.islice(wanted, query.limit)]
-        return ClaimPage(tuple(page), self.waiting, next(wanted, None) is not None)
+        waiting = sum(claim.phase == ClaimPhase.WAITING for claim in page)
+        return ClaimPage(tuple(page), waiting, next(wanted, None) is not None)
 
     def _info(self, claim: ClaimRecord) -> ClaimInfo:
         return ClaimInfo(

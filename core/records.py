@@ -42,7 +42,7 @@ class KeptReply:
 class SessionRecord:
     """A client's session. `replies` is brought up to date when the record is read.
 
-    Requests up to `refused_upto` were refused for want of room, or overtaken by one that was.
+    Requests below `refused_below` were refused for want of room, or overtaken by one that was.
     """
 
     session: int
@@ -51,7 +51,7 @@ class SessionRecord:
     description: Annotated[str, MaxBytes(limits.DESCRIPTION_BYTES_MAX)]
     expires_at_ms: int
     acked_below: int
-    refused_upto: int
+    refused_below: int
     replies: Annotated[tuple[KeptReply, ...], MaxItems(limits.REPLIES_PER_SESSION_MAX)]
 
 

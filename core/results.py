@@ -124,7 +124,10 @@ class ClaimInfo:
 @wire(71)
 @dataclass(frozen=True, slots=True)
 class ClaimPage:
-    """Claims in order; `more` says that others follow the last of these."""
+    """Claims in order; `more` says that others follow the last of these.
+
+    `waiting` counts those that wait: in the whole queue that was described, or in this page of a listing.
+    """
 
     claims: Annotated[tuple[ClaimInfo, ...], MaxItems(limits.LIST_PAGE_MAX)]
     waiting: int

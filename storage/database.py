@@ -22,7 +22,7 @@ import sqlite_utils
 from sqlite_utils.migrations import Migrations
 
 from ..core.encoding import dumps
-from ..core.errors import ForeignDatabase, LessorError
+from ..core.errors import Corrupt, ForeignDatabase, LessorError
 from .failures import StorageFailed, damaged, failed
 from .write_ahead_log import damage
 
@@ -102,17 +102,17 @@ class Transaction:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> Literal[False]:
-        """Commit, or undo what a failed block has begun."""
+        """Commit, or undo what a failed block has begun; after a failure of any kind nothing more is written."""
         database = self._database
         if error is None:
             try:
                 database.connection.execute("COMMIT")
-            except sqlite3.Error as failure:
-                raise database.give_up(failure, "write to") from failure
-        elif isinstance(error, sqlite3.Error):
-            raise database.give_up(error, "write to") from error
+            except sqlite3.Error as refused:
+                raise database.give_up(refused, "write to") from refused
         else:
-            database.roll_back()
+            failure = database.give_up(error, "write to")
+            if isinstance(error, sqlite3.Error):
+                raise failure from error
         return False
 
 
@@ -168,7 +168,7 @@ class Database:
                 self._migrate()
                 # The log is copied whatever it holds: should a sync have failed in a former life, then the pages that
                 # the system only pretends to have written are written once more.
-                self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except BaseException:
             self.close()
             raise
@@ -215,7 +215,10 @@ class Database:
             raise damaged(self.path, self.node, "its tables are not ours")
         if found.keys() != expected.keys():
             added = ", ".join(sorted(found.keys() - expected.keys()))
-            raise ForeignDatabase(f"{self.path} holds what lessor did not make: {added}; drop it, then start again")
+            raise Corrupt(
+                f"{self.path} holds what lessor did not make: {added}. If it was added by hand, drop it; if nobody did "
+                f"that, the file is damaged: replace node {self.node} by a new one"
+            )
 
     def _applied(self) -> set[str]:
         """Return the names of the migrations applied, by a statement that fails where the list of them is damaged."""
@@ -342,7 +345,7 @@ class Database:
         except sqlite3.Error as error:
             raise self.give_up(error, "write to") from error
 
-    def give_up(self, error: Exception, doing: str, *, reading: bool = False) -> LessorError:
+    def give_up(self, error: BaseException, doing: str, *, reading: bool = False) -> LessorError:
         """Roll back if that is possible, refuse everything from now on, and return the error to raise."""
         self._failure = failed(error, self.path, self.node, doing, reading=reading)
         self.roll_back()

@@ -42,7 +42,7 @@ def damaged(path: Path, node: int, what: str) -> Corrupt:
     )
 
 
-def failed(error: Exception, path: Path, node: int, doing: str, *, reading: bool) -> LessorError:
+def failed(error: BaseException, path: Path, node: int, doing: str, *, reading: bool) -> LessorError:
     """Return the error that says why SQLite failed: `Corrupt` when what it read makes no sense, else `StorageFailed`.
 
     `doing` completes the sentence "cannot ... FILE". An error without a known cause in the environment is taken for

@@ -35,7 +35,7 @@ _HEADER: Final = {
 }  # fmt: skip
 _SESSIONS: Final = {
     "session": int, "key": bytes, "timeout_ms": int, "description": str, "expires_at_ms": int, "acked_below": int,
-    "refused_upto": int, "replies": bytes,
+    "refused_below": int, "replies": bytes,
 }  # fmt: skip
 _CLAIMS: Final = {
     "claim": int, "namespace": str, "resources": str, "holder": str, "data": bytes, "session": int, "detached": int,
@@ -60,6 +60,7 @@ _SESSION_FIELDS: Final = attrgetter(*tuple(_SESSIONS)[:-1])
 _CLAIM_FIELDS: Final = attrgetter(*_CLAIMS)
 _RESOURCES: Final = tuple(_CLAIMS).index("resources")
 _DETACHED: Final = tuple(_CLAIMS).index("detached")
+_to_json: Final = json.JSONEncoder(ensure_ascii=False).encode
 _PUT_HEADER: Final = _put("header", _HEADER)
 _PUT_SESSION: Final = _put("sessions", _SESSIONS)
 _PUT_CLAIM: Final = _put("claims", _CLAIMS)
@@ -190,7 +191,7 @@ class LeaseTables:
         self.snapshot_upto = state.applied_upto
         self._state = state
         self._saved(state)
-        self._database.checkpoint("TRUNCATE")  # the log has become as large as the state
+        self._database.checkpoint("PASSIVE")  # the log has become as large as the state; now it can be cut back
 
     def close(self) -> None:
         """Close the file; may be called twice."""
@@ -268,6 +269,6 @@ def _session_row(record: SessionRecord) -> tuple[Any, ...]:
 
 def _claim_row(record: ClaimRecord) -> tuple[Any, ...]:
     columns = [*_CLAIM_FIELDS(record)]
-    columns[_RESOURCES] = json.dumps([list(resource.path) for resource in record.resources], ensure_ascii=False)
+    columns[_RESOURCES] = _to_json([resource.path for resource in record.resources])
     columns[_DETACHED] = int(record.detached)
     return _row(*columns)

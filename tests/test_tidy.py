@@ -322,6 +322,7 @@ def test_a_stray_file_a_missing_link_and_an_absolute_link_are_found(tmp_path: Pa
         f"{PACKAGES[0]} links to",
         f"{PACKAGES[1]} is no link",
         "__init__.py is missing",
+        "__main__.py is missing",
         "stray.py does not",
     ):
         assert expected in problems

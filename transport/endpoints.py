@@ -1,10 +1,16 @@
 """Endpoints: where a node listens for clients, and the ports of its roles, which are derived from that one base."""
 
 import itertools
+import re
+from typing import Final
 
 from ..core import limits
 from ..core.effects import Role
+from ..core.encoding import INT_MAX
 from ..core.errors import BadRequest
+
+_HOST: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]*|\[?[0-9A-Fa-f:.]+(%[0-9A-Za-z]+)?\]?")
+"""A name, or an address of either kind. ZeroMQ would refuse most of the others only when it connects."""
 
 
 def parse(endpoint: str) -> tuple[str, int]:
@@ -16,11 +22,16 @@ def parse(endpoint: str) -> tuple[str, int]:
     scheme, separator, rest = endpoint.strip().partition("://")
     host, colon, port = rest.rpartition(":")
     if not separator or scheme != "tcp" or not colon or not host:
-        raise BadRequest(f"an endpoint looks like tcp://HOST:PORT, not {endpoint!r}")
+        raise BadRequest(f"an endpoint looks like tcp://HOST:PORT, not {_shown(endpoint)}")
+    if _HOST.fullmatch(host) is None:
+        raise BadRequest(f"the host of an endpoint is a name or an address, not {_shown(host)}")
     highest = 65535 - limits.PORTS_PER_NODE + 1
-    if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= highest:
-        raise BadRequest(f"the port of an endpoint is from 1 to {highest} (the ones above belong to it), not {port!r}")
-    return host, int(port)
+    number = _number(port, highest)
+    if number is None:
+        raise BadRequest(
+            f"the port of an endpoint is from 1 to {highest} (the ones above belong to it), not {_shown(port)}"
+        )
+    return host, number
 
 
 def parse_list(endpoints: str) -> list[str]:
@@ -45,13 +56,14 @@ def parse_cluster(cluster: str) -> dict[int, str]:
     """
     members: dict[int, str] = {}
     for part in cluster.split(","):
-        number, equals, endpoint = part.strip().partition("=")
-        if not equals or not number.isascii() or not number.isdigit() or int(number) < 1:
-            raise BadRequest(f"a member looks like 1=tcp://HOST:PORT, not {part.strip()!r}")
-        if int(number) in members:
+        text, equals, endpoint = part.strip().partition("=")
+        number = _number(text, INT_MAX)
+        if not equals or number is None:
+            raise BadRequest(f"a member looks like 1=tcp://HOST:PORT, not {_shown(part.strip())}")
+        if number in members:
             raise BadRequest(f"node {number} is named twice in the cluster")
         parse(endpoint)
-        members[int(number)] = endpoint.strip()
+        members[number] = endpoint.strip()
     if len(members) > limits.NODES_MAX:
         raise BadRequest(f"a cluster has at most {limits.NODES_MAX} nodes, not {len(members)}")
     _check_overlap(members)
@@ -62,6 +74,18 @@ def of_role(endpoint: str, role: Role) -> str:
     """Return the endpoint of one role of the node whose clients connect to `endpoint`."""
     host, port = parse(endpoint)
     return f"tcp://{host}:{port + int(role)}"
+
+
+def _number(text: str, highest: int) -> int | None:
+    """Return the number from 1 to `highest` that the text is, None if it is none."""
+    if not text.isascii() or not text.isdigit() or len(text) > len(str(INT_MAX)):
+        return None
+    number = int(text)
+    return number if 1 <= number <= highest else None
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:80] + "…")
 
 
 def _check_overlap(members: dict[int, str]) -> None:

@@ -4,13 +4,19 @@ import zmq
 
 from ..core.errors import Malformed
 from ..core.events import Event
-from .packets import decode_packet, encode_packet
+from .packets import decode_packet, encode_packet, payload
 from .sockets import Context, Socket, publisher, receive, subscriber
+
+TOPICS_MAX = 10_000
+"""Topics whose subscribers are kept account of. Once there were more, events are published whoever listens."""
 
 
 def topic_of(namespace: str, path: tuple[str, ...]) -> bytes:
-    """Return the topic of a resource's events; the topic of a namespace is a prefix of those of its resources."""
-    return "\0".join((namespace, *path)).encode() if namespace else b""
+    """Return the topic of a resource's events; the topic of a namespace is a prefix of those of its resources.
+
+    Each part ends with a zero byte, which no name holds: so the topic of `a` is no prefix of those of `ab`.
+    """
+    return "".join([f"{part}\0" for part in (namespace, *path)]).encode() if namespace else b""
 
 
 class FeedPublisher:
@@ -23,16 +29,29 @@ class FeedPublisher:
             zmq.ZMQError: the address cannot be bound.
         """
         self.socket: Socket = publisher(context, endpoint)
-        self._topics = 0
+        self._topics: set[bytes] = set()
+        self._forgetful = False
 
     def publish(self, events: tuple[Event, ...]) -> None:
         """Publish events in order; costs nothing while nobody listens."""
         for frames in receive(self.socket):
-            self._topics += 1 if frames[0][:1] == b"\x01" else -1 if frames[0][:1] == b"\x00" else 0
-        if self._topics <= 0:
+            self._note(frames[0])
+        if not self._topics and not self._forgetful:
             return
         for event in events:
             self.socket.send_multipart([topic_of(event.namespace, event.path), encode_packet([event])], zmq.NOBLOCK)
+
+    def _note(self, told: bytes) -> None:
+        """Take in that a topic has got its first subscriber or has lost its last one.
+
+        Anybody may also leave a topic that nobody has joined: so topics are remembered, and not just counted.
+        """
+        if told[:1] == b"\x00":
+            self._topics.discard(told[1:])
+        elif told[:1] == b"\x01" and len(self._topics) < TOPICS_MAX:
+            self._topics.add(told[1:])
+        elif told[:1] == b"\x01":
+            self._forgetful = True
 
 
 class FeedSubscriber:
@@ -53,7 +72,7 @@ class FeedSubscriber:
         if not self._socket.poll(timeout_ms):
             return None
         frames = self._socket.recv_multipart()
-        messages = decode_packet(frames[-1])
+        messages = decode_packet(payload(frames))
         if len(messages) != 1 or not isinstance(messages[0], Event):
             raise Malformed("the feed sent something that is no event")
         return messages[0]

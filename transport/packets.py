@@ -1,6 +1,6 @@
 """Packets: several messages in one frame of CBOR, behind a version, and between nodes behind the sender's identity."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -59,6 +59,27 @@ def decode_peer_packet(frame: bytes) -> tuple[Sender, list[Any]]:
         if type(number) is not int or not 0 <= number <= INT_MAX:
             raise Malformed("a sender is named by three whole numbers")
     return Sender(cluster, node, incarnation), [_message(item) for item in _items(items)]
+
+
+def split(messages: Sequence[Any], encode: Callable[[Sequence[Any]], bytes]) -> list[bytes]:
+    """Return what `encode` makes of the messages, in as few packets as the limits on a packet allow, in order."""
+    if len(messages) <= limits.PACKET_MESSAGES_MAX:
+        packet = encode(messages)
+        if len(packet) <= limits.PACKET_BYTES_MAX or len(messages) == 1:
+            return [packet]
+    middle = len(messages) // 2
+    return split(messages[:middle], encode) + split(messages[middle:], encode)
+
+
+def payload(frames: Sequence[bytes]) -> bytes:
+    """Return the frame of a multipart message that holds the packet: the last one, behind ZeroMQ's own.
+
+    Raises:
+        Malformed: nobody of ours sends so many frames.
+    """
+    if len(frames) > limits.PACKET_FRAMES_MAX:
+        raise Malformed(f"a packet comes in at most {limits.PACKET_FRAMES_MAX} frames, not {len(frames)}")
+    return frames[-1]
 
 
 def _parts(frame: bytes, count: int) -> list[Any]:

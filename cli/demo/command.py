@@ -25,9 +25,9 @@ from .story import Story
 
 SUMMARY = "See the point in a quarter of a minute: the leader of three servers is killed while a client holds a lock."
 NOTES = """
-Starts three real `lessor serve` processes on free ports of this machine, and four client processes that contend for one
-lock; each writes its token into a file that only one may touch at a time. The leader gets SIGKILL while the lock is held,
-and comes back later. An independent detector then looks for overlaps. Nothing is left behind.
+Starts three real `lessor serve` processes on free ports of this machine, and four client processes that contend for
+one lock; each writes its token into a file that only one may touch at a time. The leader gets SIGKILL while the lock
+is held, and comes back later. An independent detector then looks for overlaps. Nothing is left behind.
 
 --json prints one object: acquisitions, overlaps (how many holds met another one), tokens_increasing, lease_survived
 (the leases held when the leader died kept their tokens), outage_ms (the longest time without a grant from the kill on).
@@ -46,9 +46,12 @@ SECONDS_MIN: Final = 6.0
 SECONDS_MAX: Final = 40.0
 SECONDS: Final = 12.0
 END_AFTER_S: Final = 18
-"""What starting and stopping may take on a slow machine; then the demo gives up. With --seconds it is under a minute."""
+"""What starting and stopping may take on a slow machine; then the demo gives up. In all it is less than a minute."""
 
-BAR_S: Final = 0.1
+BAR_S: Final = 0.05
+BARS_ALIVE_S: Final = 3.0
+BARS_BEFORE_S: Final = 1.3
+BARS_AFTER_S: Final = 1.8
 FRESH_NS: Final = 4_000_000
 """A hold that began less than this ago is sure to last until a signal has struck: the work takes twice that."""
 
@@ -101,9 +104,8 @@ def run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt as interrupt:
         kept = True  # nothing is known to be broken, so nothing is kept to be looked at
         story.end()
-        number = int(str(interrupt) or signal.SIGINT)
         complain("demo", "interrupted; every process has ended")
-        return exit_codes.SIGNALLED + number
+        return exit_codes.SIGNALLED + (interrupt.args[0] if interrupt.args else signal.SIGINT)
     except LessorError as error:
         story.end()
         complain("demo", str(error))
@@ -191,7 +193,9 @@ class Demo:
         story.say("elect", f"node {self.leader} leads, {time.monotonic() - begin:.1f} s after the start")
         with connect(cluster.endpoints, NAMESPACE, holder="the demo", session_timeout=5) as client:
             keeper = client.acquire(KEEPER, KEEPER_TTL_S, timeout=10)
-            story.say("hold", f"the demo itself takes {KEEPER!r} for {KEEPER_TTL_S:g} s at a time: token {keeper.token}")
+            story.say(
+                "hold", f"the demo itself takes {KEEPER!r} for {KEEPER_TTL_S:g} s at a time: token {keeper.token}"
+            )
             self.contenders.start()
             story.say("contend", f"clients {', '.join(CONTENDERS)} want one lock; each writes its token into one file")
             self.began = time.monotonic()
@@ -217,8 +221,8 @@ class Demo:
             return
         shares = "  ".join(f"{name} {sum(record.client == name for record in entered):>3}" for name in CONTENDERS)
         now = time.monotonic_ns()
-        bars = self.story.bars(_per_bar([record.at_ns for record in entered], now - int(3e9), now)[:-1])
-        self.story.live(f"{passed:4.1f} s  token {entered[-1].token:>4}   {shares}   {bars}")
+        counts = _per_bar([record.at_ns for record in entered], now - int(BARS_ALIVE_S * 1e9), now)[:-1]
+        self.story.live(f"{passed:4.1f} s  token {entered[-1].token:>4}   {shares}", counts)
 
     # --- the death of the leader -------------------------------------------------------------------------------------
 
@@ -235,7 +239,9 @@ class Demo:
         holder = next((record for record in reversed(self.ledger.records) if record.kind == ENTER), None)
         assert holder is not None
         self.story.say(
-            "kill", f"SIGKILL to node {self.leader}, the leader, while {holder.client} holds token {holder.token}", "red"
+            "kill",
+            f"SIGKILL to node {self.leader}, the leader, while {holder.client} holds token {holder.token}",
+            "red",
         )
         leader = self.cluster.wait_for_leader(10, other_than=self.leader)
         passed_ms = (time.monotonic_ns() - before) / 1e6
@@ -275,10 +281,11 @@ class Demo:
     ) -> None:
         story = self.story
         story.blank()
-        counts = _per_bar(verdict.entered_ns, min(verdict.entered_ns, default=0), max(verdict.entered_ns, default=0))
-        width = 72
-        fold = -(-len(counts) // width)
-        story.say("grants", story.bars([sum(counts[at : at + fold]) for at in range(0, len(counts), fold or 1)]))
+        killed = self.killed_ns[0]
+        before, after = killed - int(BARS_BEFORE_S * 1e9), killed + int(BARS_AFTER_S * 1e9)
+        story.say("grants", story.bars(_per_bar(verdict.entered_ns, before, after)))
+        place = killed // int(BAR_S * 1e9) - before // int(BAR_S * 1e9)
+        story.say("", f"{'':{place}}^ the kill; each bar is {BAR_S * 1000:.0f} ms", "dim")
         shares = ", ".join(
             f"{name} {sum(client == name for _, _, client in verdict.spans.values())}" for name in CONTENDERS
         )
@@ -287,7 +294,9 @@ class Demo:
         self._mark(summary.tokens_increasing, "tokens strictly increasing, over the change of leader")
         if held:
             whose = verdict.spans[held][2]
-            self._mark(survived, f"the lock held at the kill kept its token: {whose} gave {held} back to the new leader")
+            self._mark(
+                survived, f"the lock held at the kill kept its token: {whose} gave {held} back to the new leader"
+            )
         self._mark(kept, f"{KEEPER!r} was held from the start to the end with token {keeper.token}")
         story.say("outage", f"{summary.outage_ms} ms was the longest time without a grant, from the kill on", "yellow")
         for failure in verdict.failures:

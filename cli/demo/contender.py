@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     name, endpoints, directory, parent = arguments
     end_with_parent(int(parent))
     stopping = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), stopping.set()), daemon=True).start()
+    threading.Thread(target=_stop_at_end_of_input, args=(stopping,), daemon=True).start()
     ledger = Ledger(Path(directory), name)
     with connect(endpoints, NAMESPACE, holder=name) as client:
         while not stopping.is_set():
@@ -40,6 +40,11 @@ def main(arguments: list[str]) -> int:
                 ledger.record(FAILED, 0, f"{type(error).__name__}: {error}")
     ledger.close()
     return 0
+
+
+def _stop_at_end_of_input(stopping: threading.Event) -> None:
+    sys.stdin.read()
+    stopping.set()
 
 
 if __name__ == "__main__":

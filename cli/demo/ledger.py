@@ -9,6 +9,7 @@ import os
 import time
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -128,7 +129,7 @@ class Verdict:
         entered = sorted(self.entered_ns)
         first = max(0, bisect_right(entered, since_ns) - 1)
         moments = [*entered[first:], until_ns]
-        return max((later - earlier for earlier, later in zip(moments, moments[1:], strict=False)), default=0)
+        return max((later - earlier for earlier, later in pairwise(moments)), default=0)
 
 
 def judge(records: list[Record]) -> Verdict:

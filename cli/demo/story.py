@@ -37,11 +37,12 @@ class Story:
         """Leave a line free."""
         self._write("")
 
-    def live(self, text: str) -> None:
-        """Show how things stand, in place of how they stood."""
+    def live(self, text: str, counts: Sequence[int]) -> None:
+        """Show how things stand, in place of how they stood: some words, and as many of the last bars as fit."""
         if self._lives:
             width = shutil.get_terminal_size().columns - 1
-            line = f"  {'':{LABEL_WIDTH}}{text}"[:width]
+            room = max(0, width - LABEL_WIDTH - len(text) - 5)
+            line = f"  {'':{LABEL_WIDTH}}{text}   {self.bars(counts[-room:] if room else [])}"[:width]
             self._stream.write(f"\r\x1b[K{paint(line, 'dim') if self._colours else line}")
             self._stream.flush()
             self._alive = True

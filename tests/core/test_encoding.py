@@ -97,7 +97,7 @@ PINNED = """
 sessions held waiting revision counters
 120 StateHeader applied_upto clock_ms base_ms term last_token last_claim last_session revision
 121 KeptReply number result
-122 SessionRecord session key timeout_ms description expires_at_ms acked_below refused_upto replies
+122 SessionRecord session key timeout_ms description expires_at_ms acked_below refused_below replies
 123 ClaimRecord claim namespace resources holder data session detached ttl_ms since_ms token ends_at_ms
 """
 """What is on disks and wires: a line may be added, but a code once released is never given another meaning."""
@@ -406,7 +406,7 @@ def memory_for(data: bytes) -> int:
 @pytest.mark.parametrize("wrap", [b"", b"\x82\x18\x71", b"\x82\x18\x6f" * 5, b"\xc2"])
 def test_a_huge_claimed_length_takes_neither_memory_nor_time(major: int, claimed: int, wrap: bytes) -> None:  # P11
     data = wrap + head(major, claimed) + b"x" * 100
-    assert seconds_for(data) < 0.3
+    assert seconds_for(data) < 0.5
     assert memory_for(data) < 2_000_000
 
 
@@ -455,7 +455,7 @@ COSTLY = {
 
 @pytest.mark.parametrize("make", COSTLY.values(), ids=COSTLY.keys())
 def test_a_small_packet_cannot_make_much_work(make: Callable[[], bytes]) -> None:  # P11: 2 MB of it would take minutes
-    assert seconds_for(make()) < 0.3
+    assert seconds_for(make()) < 0.5
 
 
 def test_values_next_to_each_other_in_a_packet_are_not_mixed_up() -> None:

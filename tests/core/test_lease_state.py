@@ -461,6 +461,18 @@ def test_a_session_that_ended_or_never_was_can_do_nothing(operation: Operation, 
     assert leases.state.revision == revision
 
 
+def test_a_retry_after_the_end_of_its_session_is_refused_though_the_first_copy_may_have_had_its_effect() -> None:  # P9
+    leases = Leases()
+    anna = leases.session(timeout_ms=1000)
+    command = leases.command(anna, claim("x", ttl_ms=30_000))
+    leases.batch(command)  # its answer is lost
+    leases.after(1000)
+    refused = leases.batch(command)[0]
+    assert isinstance(refused, Failed)
+    assert refused.code == SESSION_EXPIRED
+    assert leases.holding_token("x") == 1, "so a client that had sent it before must not take this for a definite no"
+
+
 def test_a_ping_answers_with_the_state_of_the_claims_of_its_own_session() -> None:
     leases = Leases()
     anna, ben = leases.session(), leases.session()

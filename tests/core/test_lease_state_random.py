@@ -212,7 +212,7 @@ class RefusalsAreForgotten(LeaseState):
     """A command that was refused for want of room is carried out when a copy of it arrives late."""
 
     def _execute_once(self, command: Command, session: Session) -> Result:
-        session.record.refused_upto = 0
+        session.record.refused_below = 0
         return super()._execute_once(command, session)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lessor.core.ballot import Ballot
+from lessor.core.ballot import NO_BALLOT, Ballot
 from lessor.core.commands import FOREVER, Cancel, CloseSession, Operation, Ping, Release, Renew
 from lessor.core.encoding import encode
 from lessor.core.entries import Batch, Lead, NoOp
@@ -166,6 +166,14 @@ def test_a_leader_below_the_latest_or_the_latest_once_more_has_no_effect_at_all(
     assert leases.state.snapshot() == before
     leases.after(500)
     assert leases.state.clock_ms == 1500, "the clock still counts from where the leader took over"
+
+
+def test_a_batch_before_the_first_leader_has_no_effect_at_all() -> None:
+    state = LeaseState()
+    empty = state.snapshot()
+    state.apply(1, Batch(NO_BALLOT, 5000, ()))
+    state.header.applied_upto = 0
+    assert state.snapshot() == empty
 
 
 def test_a_slot_without_a_value_has_no_effect_at_all() -> None:

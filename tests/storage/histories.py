@@ -88,7 +88,7 @@ def vote(slot: int, ballot: Ballot = FIRST, entry: bytes = b"entry") -> WriteVot
 
 
 def some_bytes(chance: random.Random) -> bytes:
-    return chance.randbytes(chance.choice((0, 1, 50, 200, 200, 200, 5_000)))
+    return chance.randbytes(chance.choice((0, 1, 50, 200, 200, 200, 3_000)))
 
 
 @dataclass

@@ -106,6 +106,16 @@ def run(program: str, *arguments: object) -> "subprocess.Popen[str]":
     )
 
 
+def finish(process: "subprocess.Popen[str]") -> tuple[str, str]:
+    """Return what is left of both outputs of a program that ends, also after lines of it were read."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process:
+        process.stdin.close()
+        return process.stdout.read(), process.stderr.read()
+
+
 def copy_of(directory: Path, to: Path) -> Path:
     """What a crash at this moment would leave of a data directory."""
     to.mkdir()

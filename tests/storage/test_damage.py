@@ -107,7 +107,7 @@ def test_a_damaged_journal_is_noticed(tmp_path: Path, chance: random.Random, dam
     if not crashed:
         copy_of(tmp_path / "data", tmp_path / "original")
     noticed = 0
-    for path, what in damaged_copies(tmp_path / "original", tmp_path / "copy", "journal.db", chance, damage, 50):
+    for path, what in damaged_copies(tmp_path / "original", tmp_path / "copy", "journal.db", chance, damage, 40):
         found = read_journal(path, owner)
         if isinstance(found, Corrupt):
             noticed += 1
@@ -129,7 +129,7 @@ def test_damaged_lease_tables_are_noticed(tmp_path: Path, chance: random.Random,
                 tables.save(history.state)
     snapshot = history.state.snapshot()
     noticed = 0
-    for path, what in damaged_copies(tmp_path / "data", tmp_path / "copy", "leases.db", chance, damage, 50):
+    for path, what in damaged_copies(tmp_path / "data", tmp_path / "copy", "leases.db", chance, damage, 40):
         found = read_leases(path, owner)
         if isinstance(found, Corrupt):
             noticed += 1
@@ -145,7 +145,7 @@ def test_a_damaged_roster_is_noticed(tmp_path: Path, chance: random.Random, dama
         incarnation = directory.incarnation
         directory.meet(2, 5)
     noticed = 0
-    for path, what in damaged_copies(tmp_path / "data", tmp_path / "copy", "node.db", chance, damage, 50):
+    for path, what in damaged_copies(tmp_path / "data", tmp_path / "copy", "node.db", chance, damage, 40):
         try:
             with DataDirectory(path, ALICE) as directory:
                 assert (directory.incarnation, directory.known_incarnation(2)) == (incarnation, 5), what
@@ -175,7 +175,7 @@ def test_a_log_that_lost_what_was_acknowledged_is_noticed(
             copy_of(directory.path, tmp_path / "original")
     noticed = 0
     name = "journal.db-wal"
-    for path, what in damaged_copies(tmp_path / "original", tmp_path / "copy", name, chance, damage, 60):
+    for path, what in damaged_copies(tmp_path / "original", tmp_path / "copy", name, chance, damage, 40):
         found = read_journal(path, owner)
         if isinstance(found, Corrupt):
             noticed += 1

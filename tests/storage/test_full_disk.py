@@ -15,7 +15,7 @@ from lessor.storage.journal import Journal
 from lessor.storage.lease_tables import LeaseTables
 
 from .histories import ALICE, LeaseHistory, vote
-from .processes import FILL, run
+from .processes import FILL, finish, run
 
 FULL = r"cannot write to .*{}: database or disk is full \(SQLITE_FULL\); the disk is full: make room, then start"
 
@@ -50,7 +50,8 @@ def test_lease_tables_on_a_full_disk_keep_the_last_save(directory: DataDirectory
     with directory.open_lease_tables() as tables:
         history = LeaseHistory(chance, tables.load())
         history.apply_some(30)
-        saved: list[bytes] = []
+        tables.save(history.state)
+        saved = [history.state.snapshot()]
         let_it_grow_no_more(tables._database.connection)
         with pytest.raises(StorageFailed, match=FULL.format(r"leases\.db")):
             save_each(tables, history, saved)
@@ -76,7 +77,7 @@ def test_a_journal_that_may_grow_no_more_keeps_what_it_acknowledged(tmp_path: Pa
         path = tmp_path / str(limit)
         DataDirectory(path, ALICE).close()
         process = run(FILL, path, limit)
-        out, errors = process.communicate()
+        out, errors = finish(process)
         assert errors == ""
         *acknowledged, failure, again, load, truncate = out.splitlines()
         assert len(acknowledged) > 10

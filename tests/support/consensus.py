@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from lessor.core import limits
 from lessor.core.acceptor import Acceptor
 from lessor.core.ballot import NO_BALLOT, Ballot, quorum
 from lessor.core.commands import FOREVER, Claim, Command, OpenSession, Operation, Ping, Release, Renew, Resource
@@ -207,10 +208,10 @@ class Weather:
         return cls(
             loss=rng.choice((0, 0.02, 0.1, 0.3)),
             repeat=rng.choice((0, 0.05, 0.3)),
-            slow=rng.choice((0, 0.02, 0.1, 0.3)),
-            slow_ms=rng.choice((10, 50, 400)),
+            slow=rng.choice((0, 0.1, 0.5, 1)),
+            slow_ms=rng.choice((10, 30, 80)),
             crash=rng.choice((0, 0, 0.001, 0.004)),
-            fault_every_ms=rng.choice((4, 10, 30)),
+            fault_every_ms=rng.choice((2, 5, 15)),
             pause_ms=rng.choice((30, 100)),
             drift=rng.choice((0, 0, 0.3)),
         )
@@ -252,6 +253,7 @@ class Cluster:
         self.members = tuple(range(1, size + 1))
         self.nodes = {number: Node(number) for number in self.members}
         self.cut: set[tuple[int, int, Role]] = set()
+        self.pool: list[tuple[int, int, Role, Any]] | None = None  # in anarchy: what is on its way, in no order
         self.late: dict[tuple[int, int, Role], int] = {}  # links that take their time
         self.events: list[tuple[int, int, Callable[[], None]]] = []
         self.sequence = 0
@@ -323,9 +325,12 @@ class Cluster:
         node.up = False
         node.cores, node.inboxes = {}, {}
         self.mark("crash")
-        self.at(self.now + self.rng.randrange(1, 80), lambda: None if node.up else self.restart(number))
+        if self.pool is None:
+            self.at(self.now + self.rng.randrange(1, 80), lambda: None if node.up else self.restart(number))
 
     def _wake(self, node: Node, role: Role, time: int) -> None:
+        if self.pool is not None:
+            return
         time = max(time, node.paused_until, self.now)
         planned = node.run_at[role]
         if planned is None or time < planned:
@@ -333,13 +338,16 @@ class Cluster:
             self.at(time, lambda life=node.life: self._run(node, role, time, life))  # type: ignore[misc]
 
     def _run(self, node: Node, role: Role, time: int, life: int) -> None:
-        """Step a role through what has arrived, commit once, then send: the shell of DESIGN §2, with its crashes."""
         if not node.up or node.life != life or node.run_at[role] != time:
             return
         node.run_at[role] = None
         if node.paused_until > self.now:
             self._wake(node, role, node.paused_until)
-            return
+        else:
+            self._perform(node, role)
+
+    def _perform(self, node: Node, role: Role) -> None:
+        """Step a role through what has arrived, commit once, then send: the shell of DESIGN §2, with its crashes."""
         rng, core = self.rng, node.cores[role]
         inbox = node.inboxes[role]
         taken = len(inbox) if rng.random() < 0.9 else rng.randint(0, len(inbox))
@@ -395,10 +403,13 @@ class Cluster:
             raise self.violated(f"node {node.number} speaks to node {number}, which there is not")
         rng, weather = self.rng, self.weather
         for _ in range(1 + (rng.random() < weather.repeat)):
+            if self.pool is not None:
+                self.pool.append((node.number, number, role, send.message))
+                continue
             if rng.random() < weather.loss or (node.number, number, role) in self.cut:
                 continue
             late = rng.randrange(weather.slow_ms) if rng.random() < weather.slow else rng.randrange(3)
-            late += self.late.get((node.number, number, role), 0)
+            late += rng.randint(0, self.late.get((node.number, number, role), 0))
             self.at(self.now + late, lambda: self._arrive(node.number, number, role, send.message))
 
     def _arrive(self, sender: int, number: int, role: Role, message: Any) -> None:
@@ -550,11 +561,19 @@ class Cluster:
         """Have a node stand although there may be a leader: safety must not rest on patience or on the pre-vote."""
         if not node.up or node.proposer.stage is not Stage.FOLLOWER:
             return
-        self._receive(node.number, Role.PROPOSER, PeerLost(node.proposer.leader.node))
         asked = Ballot(node.proposer.highest.counter + 1, node.number)
-        for peer in node.proposer.peers:
-            answer = PreVoteAnswer(asked, peer, granted=True, highest=NO_BALLOT)
-            self.at(self.now + 6, lambda answer=answer: self._arrive(peer, node.number, Role.PROPOSER, answer))  # type: ignore[misc]
+        self._receive(node.number, Role.PROPOSER, PeerLost(node.proposer.leader.node))
+        answers = [PreVoteAnswer(asked, peer, granted=True, highest=NO_BALLOT) for peer in node.proposer.peers]
+        if self.pool is None:
+            for answer in answers:
+                self.at(self.now + 6, lambda answer=answer: self._arrive(0, node.number, Role.PROPOSER, answer))  # type: ignore[misc]
+            return
+        self._perform(node, Role.PROPOSER)
+        self.now += limits.ELECTION_HINT_SPREAD_MS * 2
+        if node.up:
+            self._perform(node, Role.PROPOSER)
+        if node.up:
+            node.inboxes[Role.PROPOSER] += answers
 
     def _some_links(self, number: int) -> list[tuple[int, int, Role]]:
         """Return the links between a node and some others: one way or both, all of its sockets or those of one role."""
@@ -572,6 +591,51 @@ class Cluster:
         self.at(self.now + 1, lambda: self._fault(until))
         self.run_until(until)
 
+    def anarchy(self, steps: int) -> None:
+        """Run without any order of time: what is on its way arrives whenever it likes, and who likes stands."""
+        rng = self.rng
+        self.pool = pool = []
+        self.events.clear()
+        muted = rng.choice(((), (Role.PROPOSER,), (Role.PROPOSER,), (Role.ACCEPTOR,), (Role.LEARNER,)))
+        stand, submit = rng.choice((0.01, 0.02, 0.04)), rng.choice((0.05, 0.1, 0.2))
+        for _ in range(steps):
+            node = self.nodes[rng.choice(self.members)]
+            if not node.up:
+                if rng.random() < 0.1:
+                    self.restart(node.number)
+                continue
+            chance = rng.random()
+            if chance < stand:
+                self._campaign(node)
+            elif chance < stand + submit:
+                for leader in self.leaders():
+                    self.submit(leader)
+            elif chance < stand + submit + 0.15:
+                self.now += rng.randrange(20)
+                for role in CORES:
+                    if node.up:
+                        self._perform(node, role)
+            elif pool:
+                phase_1 = [at for at, (*_, message) in enumerate(pool) if isinstance(message, Prepare | Promise)]
+                if phase_1 and rng.random() < 0.6:
+                    at = rng.choice(phase_1)
+                else:
+                    at = rng.randrange(len(pool) if rng.random() < 0.5 else 0, len(pool)) if False else rng.randrange(len(pool))
+                message = pool[at] if rng.random() < self.weather.repeat else pool.pop(at)
+                if rng.random() >= (0.8 if message[2] in muted else self.weather.loss):
+                    self._arrive(*message)
+            if len(pool) > 100:
+                del pool[rng.randrange(len(pool))]
+            while rng.random() < 0.98 and (busy := self._busy()):
+                self._perform(*rng.choice(busy))
+        self.pool = None
+        for message in pool:
+            self.at(self.now + rng.randrange(50), lambda message=message: self._arrive(*message))  # type: ignore[misc]
+
+    def _busy(self) -> list[tuple[Node, Role]]:
+        nodes = [node for node in self.nodes.values() if node.up]
+        return [(node, role) for node in nodes for role in CORES if node.inboxes[role]]
+
     def heal(self, patience: int = 5000) -> None:
         """End the faults, then demand one leader, that what it is given is chosen, and that all nodes agree."""
         self.weather = CALM
@@ -579,6 +643,7 @@ class Cluster:
         self.late.clear()
         for node in self.nodes.values():
             node.paused_until = 0
+            node.run_at = dict.fromkeys(CORES)
             if not node.up:
                 self.restart(node.number)
             for role in CORES:
@@ -594,9 +659,12 @@ class Cluster:
         self.run_until(self.now + 60)
         if self.leaders() != [leader] or not all(tag in self.answered for tag in tags):
             raise self.violated("a healthy leader did not get its commands chosen, or lost its place")
-        self.run_until(self.now + 250)
-        snapshots = {node.learner.state.snapshot() for node in self.nodes.values()}
-        if len(snapshots) != 1:
+        end = self.now + patience
+        while len({node.learner.applied_upto for node in self.nodes.values()}) > 1:
+            if self.now >= end:
+                raise self.violated("after healing somebody stays behind")
+            self.run_until(self.now + 10)
+        if len({node.learner.state.snapshot() for node in self.nodes.values()}) > 1:
             raise self.violated("P1: after healing the nodes differ")
 
     def _settled(self) -> bool:

@@ -243,7 +243,7 @@ def check_same(state: LeaseState, model: LeaseModel) -> None:
         kept = {reply.number: reply.result for reply in record.replies}
         assert (party.number, party.key, party.timeout_ms) == (record.session, record.key, record.timeout_ms)
         assert (party.expires_at_ms, party.acked_below) == (record.expires_at_ms, record.acked_below)
-        assert party.refused_upto == record.refused_upto
+        assert party.refused_below == record.refused_below
         assert party.answers == kept
 
 

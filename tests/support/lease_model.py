@@ -57,7 +57,7 @@ class Party:
     timeout_ms: int
     expires_at_ms: int
     acked_below: int = 0
-    refused_upto: int = 0
+    refused_below: int = 0
     answers: dict[int, Result] = field(default_factory=dict)
 
 
@@ -175,7 +175,7 @@ class LeaseModel:
                 wanted = [wish for wish in self.wishes if wish.number > after]
                 wanted = [wish for wish in wanted if namespace in ("", wish.asked.namespace)]
                 page = tuple(self.info(wish) for wish in wanted[:limit])
-                return ClaimPage(page, sum(not wish.token for wish in self.wishes), len(wanted) > limit)
+                return ClaimPage(page, sum(not wish.token for wish in wanted[:limit]), len(wanted) > limit)
             case _:
                 pass
         party = self.party(command.session)
@@ -194,8 +194,8 @@ class LeaseModel:
         if command.number < party.acked_below:
             return Failed(STALE_NUMBER, FAILURES[STALE_NUMBER])
         if command.number not in party.answers:
-            if command.number <= party.refused_upto or len(party.answers) >= limits.REPLIES_PER_SESSION_MAX:
-                party.refused_upto = max(party.refused_upto, command.number)
+            if command.number < party.refused_below or len(party.answers) >= limits.REPLIES_PER_SESSION_MAX:
+                party.refused_below = max(party.refused_below, command.number + 1)
                 return Failed(TOO_MANY, FAILURES[TOO_MANY])
             party.answers[command.number] = self.carry_out(operation, party)
         return party.answers[command.number]
@@ -218,6 +218,8 @@ class LeaseModel:
             case Release(token):
                 for wish in self.wishes:
                     if token and wish.token == token:
+                        if wish.session != command.session:
+                            self.push(wish, ClaimStatus(wish.number, GONE, wish.token, 0, 0))
                         self.end(wish, "released")
                         return Released()
                 return NotHeld()

@@ -10,6 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("core", "actors", "transport", "storage", "client", "cli")
+# What stands in src/lessor besides the links: what users import, `python -m lessor`, and the mark of a typed package.
+ROOT_FILES = ("__init__.py", "__main__.py", "py.typed")
 
 # core <- storage <- actors;  core <- transport <- actors;  core <- transport <- client <- cli.
 # "lessor" stands for the root of the package, which gathers what users import and so lies above the client.
@@ -207,7 +209,7 @@ def name_problems(path: str, source: str) -> list[Problem]:
 
 
 def link_problems(package_root: Path) -> list[str]:
-    """What is wrong with src/lessor: one relative link for each package folder, two files, and nothing else."""
+    """What is wrong with src/lessor: one relative link for each package folder, three files, and nothing else."""
     problems = []
     found = {path.name: path for path in package_root.iterdir() if path.name != "__pycache__"}
     for name in PACKAGES:
@@ -216,6 +218,6 @@ def link_problems(package_root: Path) -> list[str]:
             problems.append(f"{name} is no link")
         elif link.readlink() != Path("../..", name):
             problems.append(f"{name} links to {link.readlink()}")
-    present = {name for name in ("__init__.py", "py.typed") if name in found and found.pop(name).is_file()}
-    problems += [f"{name} is missing" for name in ("__init__.py", "py.typed") if name not in present]
+    present = {name for name in ROOT_FILES if name in found and found.pop(name).is_file()}
+    problems += [f"{name} is missing" for name in ROOT_FILES if name not in present]
     return problems + [f"{name} does not belong here" for name in sorted(found)]
