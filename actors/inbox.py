@@ -14,7 +14,6 @@ import zmq
 from ..transport.sockets import Socket, readable
 from ..transport.waker import make_waker
 
-
 RARE_TURNS = 100
 """An actor that never sleeps looks at its monitors once in so many batches."""
 

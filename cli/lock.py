@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from ..client.sync import Client, Lease, connect
 from ..core.errors import LessorError
 from . import exit_codes
 from .descendants import Command
-from .options import Commands, Parser, add_client, client, duration
+from .options import Commands, Parser, add_client, client, duration, word
 from .output import complain, short
 
 SUMMARY = "Run a command while holding the lock NAME: wait in line for it, run the command, release the lock at once."
@@ -78,7 +79,7 @@ def register(commands: "Commands[Parser]") -> None:
         shown="for ever",
         help="how long to wait in line; 0: take it if it is free, never wait",
     )
-    parser.option("--holder", metavar="TEXT", shown="HOST:PID", help="how others see who holds the lock")
+    parser.option("--holder", metavar="TEXT", read=word, shown="HOST:PID", help="how others see who holds the lock")
     parser.option(
         "--grace",
         metavar="TIME",
@@ -209,7 +210,9 @@ def _wait(acquisition: Acquisition, signals: Signals, options: argparse.Namespac
 def _tell(acquisition: Acquisition, options: argparse.Namespace) -> None:
     """Say what is waited for."""
     try:
-        with connect(options.endpoints, options.namespace, request_timeout=ASK_TIMEOUT_S) as asker:
+        with connect(
+            options.endpoints, options.namespace, holder=options.holder, request_timeout=ASK_TIMEOUT_S
+        ) as asker:
             holder = _holder(asker, options.name)
     except LessorError as error:
         if not acquisition.done:
@@ -220,13 +223,15 @@ def _tell(acquisition: Acquisition, options: argparse.Namespace) -> None:
 
 
 def _holder(service: Client, name: str) -> str:
-    """Return in words who holds a name and how many wait for it, nothing if nobody holds it by now."""
+    """Return in words who holds a name and how many wait before us, nothing if nobody holds it by now."""
     claims = service.describe(name)
     holder = next((claim for claim in claims if not claim.waiting), None)
     if holder is None:
         return ""
-    waiting = sum(claim.waiting for claim in claims)
-    line = f"; {waiting} in line" if waiting else ""
+    others = list(
+        takewhile(lambda holder: holder != service.holder, (claim.holder for claim in claims if claim.waiting))
+    )
+    line = f"; {len(others)} more in line before" if others else ""
     return f"held by {holder.holder} for {short(holder.held_for)} (token {holder.token}){line}"
 
 

@@ -171,6 +171,13 @@ def positives(text: str) -> list[int]:
     return [positive(part) for part in text.split(",")]
 
 
+def word(text: str) -> str:
+    """Read a name, which is not empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("it must not be empty")
+    return text
+
+
 def endpoints(text: str) -> list[str]:
     """Read a list of endpoints."""
     try:
@@ -219,7 +226,7 @@ def add_request_timeout(parser: Parser, default: float) -> None:
 
 def add_namespace(parser: Parser) -> None:
     """Add in which namespace names are looked up."""
-    parser.option("--namespace", metavar="NAME", default="default", help="the namespace that the name is in")
+    parser.option("--namespace", metavar="NAME", read=word, default="default", help="the namespace to look in")
 
 
 def add_json(parser: Parser) -> None:

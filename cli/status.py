@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"nodes": [as_json(node) for node in cluster.nodes]})
     else:
-        print(table(HEADER, [_row(node) for node in cluster.nodes], NUMBERS))
+        print(_table(cluster))
         if options.counters:
             _print_counters(cluster)
     if cluster.healthy:
@@ -71,10 +71,20 @@ def as_json(node: NodeStatus) -> dict[str, Any]:
     }
 
 
+def _table(cluster: ClusterStatus) -> str:
+    """Return one line for each node; an error does not widen the columns of the others."""
+    header, *lines = table(HEADER, [_row(node) for node in cluster.nodes], NUMBERS).splitlines()
+    place = header.index("ROLE")
+    for number, node in enumerate(cluster.nodes):
+        if node.answer is None:
+            lines[number] = f"{lines[number]:{place}}({node.error})"
+    return "\n".join([header, *lines])
+
+
 def _row(node: NodeStatus) -> list[Any]:
     answer = node.answer
     if answer is None:
-        return ["?", node.endpoint, f"({node.error})", *[""] * (len(HEADER) - 3)]
+        return ["?", node.endpoint, *[""] * (len(HEADER) - 2)]
     return [
         answer.node,
         node.endpoint,

@@ -8,7 +8,7 @@ from typing import Any, Final
 from ..client.watch import Missed, Told, Trouble, Watcher, Watching
 from ..core.events import Event
 from . import exit_codes
-from .options import Commands, Parser, add_endpoints, add_json
+from .options import Commands, Parser, add_endpoints, add_json, word
 from .output import colourful, complain, paint, print_json_line, short
 
 SUMMARY = (
@@ -43,7 +43,7 @@ def register(commands: "Commands[Parser]") -> None:
     )
     parser.add_argument("name", metavar="NAME", nargs="?", help="tell only of this name")
     add_endpoints(parser)
-    parser.option("--namespace", metavar="NAME", default="default", help="tell only of this namespace")
+    parser.option("--namespace", metavar="NAME", read=word, default="default", help="tell only of this namespace")
     parser.switch("--all", help="tell of every namespace, and of sessions")
     add_json(parser)
     parser.set_defaults(run=run, parser=parser)

@@ -86,7 +86,7 @@ class _Asked:
             self.found = _read(self.endpoint, frames[-1])
         events = sockets.read_monitor(self.monitor)
         if self.found is None and zmq.EVENT_CLOSED in events:
-            self.found = NodeStatus(self.endpoint, None, "it cannot be connected to")
+            self.found = NodeStatus(self.endpoint, None, "cannot be reached")
         elif self.found is None and zmq.EVENT_DISCONNECTED in events:
             self.found = NodeStatus(self.endpoint, None, "it broke the connection off")
 

@@ -25,6 +25,9 @@ PATIENCE_S = 0.5
 """How long a gap stays open for the other feeds to close it: a follower tells an event a heartbeat later at most."""
 
 ASK_TIMEOUT_S = 1.0
+BEHIND_MAX = 3
+"""So often may all nodes that answer be behind what was told: a new leader or a lone follower may need a moment."""
+
 HELD_BACK_MAX = 10_000
 """Events that wait for a gap to close. With more of them the gap is given up at once."""
 
@@ -59,6 +62,58 @@ class Trouble:
 Told = Event | Watching | Missed | Trouble
 
 
+class Order:
+    """Puts what several feeds tell into one order, without any I/O: each event once, and every gap named."""
+
+    def __init__(self, last: int) -> None:
+        """Begin after revision `last`."""
+        self.last = last
+        self.gap_until: float | None = None
+        self._held_back: dict[int, Event] = {}
+
+    def take(self, event: Event, now: float) -> list[Told]:
+        """Take an event, and return what can be told now."""
+        if event.revision <= self.last:
+            return []
+        self._held_back[event.revision] = event
+        told = self._follow_up(now)
+        if len(self._held_back) > HELD_BACK_MAX:
+            told += self._skip(now)
+        return told
+
+    def give_up(self, now: float) -> list[Told]:
+        """Return what can be told because the time for closing a gap is over."""
+        return self._skip(now) if self.gap_until is not None and now >= self.gap_until else []
+
+    def know(self, revision: int) -> list[Told]:
+        """Learn that events up to `revision` were told, and will not come any more if they have not come by now."""
+        told: list[Told] = []
+        while self._held_back and self.last < revision:
+            told += self._skip(0.0)
+        if self.last < revision:
+            told.append(Missed(self.last + 1, revision))
+            self.last = revision
+        return told
+
+    def _skip(self, now: float) -> list[Told]:
+        first = min(self._held_back)
+        missed = Missed(self.last + 1, first - 1)
+        self.last = first - 1
+        return [missed, *self._follow_up(now)]
+
+    def _follow_up(self, now: float) -> list[Told]:
+        """Return what follows without a gap on what was told."""
+        told: list[Told] = []
+        while (event := self._held_back.pop(self.last + 1, None)) is not None:
+            self.last += 1
+            told.append(event)
+        if not self._held_back:
+            self.gap_until = None
+        elif told or self.gap_until is None:
+            self.gap_until = now + PATIENCE_S
+        return told
+
+
 class Watcher:
     """A reader of the feeds of the nodes at `endpoints`."""
 
@@ -67,102 +122,64 @@ class Watcher:
         self._endpoints = list(endpoints)
         self._context: sockets.Context = zmq.Context(io_threads=1)
         self._feed = FeedSubscriber(self._context, *[of_role(endpoint, Role.FEED) for endpoint in self._endpoints])
-        self._last: int | None = None  # the revision told last, None before it is known where to begin
-        self._held_back: dict[int, Event] = {}
-        self._gap_until = 0.0
+        self._order: Order | None = None  # None before it is known where to begin
         self._trouble = ""
+        self._behind = 0  # how often in a row no node had come as far as what was told
 
     def events(self) -> Iterator[Told]:
         """Yield what happens, without end."""
-        asked_at = 0.0
+        ask_at = 0.0
         while True:
-            now = time.monotonic()
-            if self._last is None or now - asked_at >= SILENCE_S:
+            if time.monotonic() >= ask_at:
                 yield from self._ask()
-                asked_at = time.monotonic()
-            wait = asked_at + SILENCE_S - time.monotonic()
-            if self._trouble:
-                wait, asked_at = min(wait, PATIENCE_S), 0.0
-            if self._held_back:
-                wait = min(wait, self._gap_until - time.monotonic())
-            event = self._next(max(0.0, wait))
-            if event is not None:
-                asked_at = time.monotonic()
-                yield from self._take(event)
-            yield from self._give_up_gap()
+                ask_at = time.monotonic() + (PATIENCE_S if self._trouble else SILENCE_S)
+            wait_until = ask_at
+            if self._order is not None and self._order.gap_until is not None:
+                wait_until = min(wait_until, self._order.gap_until)
+            event = self._next(wait_until)
+            if event is not None and self._order is not None:
+                ask_at = time.monotonic() + SILENCE_S
+                yield from self._order.take(event, time.monotonic())
+            if self._order is not None:
+                yield from self._order.give_up(time.monotonic())
 
     def close(self) -> None:
         """Leave the feeds."""
         self._feed.close()
         self._context.destroy(linger=0)
 
-    def _next(self, wait: float) -> Event | None:
+    def _next(self, until: float) -> Event | None:
         try:
-            return self._feed.next(int(wait * 1000))
+            return self._feed.next(max(0, int((until - time.monotonic()) * 1000)))
         except Malformed:
             return None  # of another version; what it told counts as missed
-
-    def _take(self, event: Event) -> Iterator[Told]:
-        if self._last is None or event.revision <= self._last:
-            return
-        if not self._held_back:
-            self._gap_until = time.monotonic() + PATIENCE_S
-        self._held_back[event.revision] = event
-        yield from self._tell()
-
-    def _tell(self) -> Iterator[Told]:
-        """Yield what follows without a gap on what was told."""
-        assert self._last is not None
-        while (event := self._held_back.pop(self._last + 1, None)) is not None:
-            self._last += 1
-            self._gap_until = time.monotonic() + PATIENCE_S
-            yield event
-
-    def _give_up_gap(self) -> Iterator[Told]:
-        while self._held_back and (time.monotonic() >= self._gap_until or len(self._held_back) > HELD_BACK_MAX):
-            assert self._last is not None
-            first = min(self._held_back)
-            yield Missed(self._last + 1, first - 1)
-            self._last = first - 1
-            yield from self._tell()
-
-    # --- the nodes themselves ----------------------------------------------------------------------------------------
 
     def _ask(self) -> Iterator[Told]:
         """Ask the nodes where they are: to know where to begin, and whether silence means that nothing happens."""
         cluster = ask_status(self._endpoints, ASK_TIMEOUT_S)
-        trouble = _trouble(cluster)
-        if trouble:
-            if trouble != self._trouble:
-                yield Trouble(trouble)
-            self._trouble = trouble
+        before, self._trouble = self._trouble, _trouble(cluster)
+        if self._trouble:
+            if self._trouble != before:
+                yield Trouble(self._trouble)
             return
         revision = max(answer.revision for answer in cluster.answers)
-        if self._last is None:
-            self._last = revision
-            yield Watching(revision)
-        elif revision < self._last:
+        self._behind = self._behind + 1 if self._order is not None and revision < self._order.last else 0
+        if self._behind >= BEHIND_MAX:
             yield Trouble("the revisions start again: another cluster answers, or this one was made anew")
-            self._last, self._held_back = revision, {}
+            self._order, self._behind = None, 0
+        if self._order is None:
+            self._order = Order(revision)
             yield Watching(revision)
-        else:
-            if self._trouble:
-                yield Watching(self._last)
-            if revision > self._last:
-                yield from self._await(revision)
-        self._trouble = ""
-
-    def _await(self, revision: int) -> Iterator[Told]:
-        """Wait a little for events that the nodes have told of, and count them as missed if they do not come."""
+            return
+        if before:
+            yield Watching(self._order.last)
+        # what the nodes have told of may still be on its way
         deadline = time.monotonic() + PATIENCE_S
-        while self._last is not None and self._last < revision and (left := deadline - time.monotonic()) > 0:
-            event = self._next(left)
+        while self._order.last < revision and time.monotonic() < deadline:
+            event = self._next(deadline)
             if event is not None:
-                yield from self._take(event)
-        yield from self._give_up_gap()
-        if self._last is not None and self._last < revision and not self._held_back:
-            yield Missed(self._last + 1, revision)
-            self._last = revision
+                yield from self._order.take(event, time.monotonic())
+        yield from self._order.know(revision)
 
 
 def _trouble(cluster: ClusterStatus) -> str:

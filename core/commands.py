@@ -148,7 +148,7 @@ def check(operation: Operation) -> None:
         case Claim():
             _check_namespace(operation.namespace)
             if len(operation.resources) != 1:
-                raise BadRequest(f"a claim needs a resource, and takes no more than one, not {len(operation.resources)}")
+                raise BadRequest(f"a claim needs a resource, and no more than one, not {len(operation.resources)}")
             for resource in operation.resources:
                 _check_path(resource.path)
             check_holder(operation.holder)

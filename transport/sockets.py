@@ -16,6 +16,9 @@ RECONNECT_MS_MAX = 500
 PULSE_MS = 1_000
 """How often ZeroMQ itself asks a silent connection whether it lives; three times this without an answer breaks it."""
 
+HANDSHAKE_MS = 5_000
+"""How long a connection may take to say who it is. Ours take some milliseconds; one that never does is closed."""
+
 Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
 
@@ -32,7 +35,6 @@ def router(context: Context, endpoint: str) -> Socket:
     _bound(socket)
     # a client that is slow to read loses packets (all are repeatable) rather than holding up the node
     socket.setsockopt(zmq.ROUTER_MANDATORY, 0)
-    socket.setsockopt(zmq.HANDSHAKE_IVL, 5_000)
     _bind(socket, endpoint)
     return socket
 
@@ -128,6 +130,7 @@ def _bound(socket: Any) -> None:
     socket.setsockopt(zmq.SNDHWM, limits.SOCKET_QUEUE_MESSAGES)
     socket.setsockopt(zmq.RCVHWM, limits.SOCKET_QUEUE_MESSAGES)
     socket.setsockopt(zmq.MAXMSGSIZE, limits.SOCKET_MESSAGE_BYTES_MAX)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     socket.setsockopt(zmq.IPV6, 1)
 
 

@@ -21,6 +21,8 @@ from lessor.core.messages import (
     Accepted,
     Chosen,
     Fetched,
+    Heartbeat,
+    HeartbeatAnswer,
     Learn,
     PeerLost,
     Prepare,
@@ -404,7 +406,8 @@ class Cluster:
         rng, weather = self.rng, self.weather
         for _ in range(1 + (rng.random() < weather.repeat)):
             if self.pool is not None:
-                self.pool.append((node.number, number, role, send.message))
+                if not isinstance(send.message, Heartbeat | HeartbeatAnswer) or rng.random() < 0.2:
+                    self.pool.append((node.number, number, role, send.message))
                 continue
             if rng.random() < weather.loss or (node.number, number, role) in self.cut:
                 continue
@@ -597,7 +600,7 @@ class Cluster:
         self.pool = pool = []
         self.events.clear()
         muted = rng.choice(((), (Role.PROPOSER,), (Role.PROPOSER,), (Role.ACCEPTOR,), (Role.LEARNER,)))
-        stand, submit = rng.choice((0.01, 0.02, 0.04)), rng.choice((0.05, 0.1, 0.2))
+        stand, submit = rng.choice((0.03,0.06,0.12)), rng.choice((0.05, 0.1, 0.2))
         for _ in range(steps):
             node = self.nodes[rng.choice(self.members)]
             if not node.up:
@@ -610,8 +613,8 @@ class Cluster:
             elif chance < stand + submit:
                 for leader in self.leaders():
                     self.submit(leader)
-            elif chance < stand + submit + 0.15:
-                self.now += rng.randrange(20)
+            elif chance < stand + submit + 0.1:
+                self.now += rng.randrange(12)
                 for role in CORES:
                     if node.up:
                         self._perform(node, role)
@@ -620,7 +623,7 @@ class Cluster:
                 if phase_1 and rng.random() < 0.6:
                     at = rng.choice(phase_1)
                 else:
-                    at = rng.randrange(len(pool) if rng.random() < 0.5 else 0, len(pool)) if False else rng.randrange(len(pool))
+                    at = rng.randrange(len(pool))
                 message = pool[at] if rng.random() < self.weather.repeat else pool.pop(at)
                 if rng.random() >= (0.8 if message[2] in muted else self.weather.loss):
                     self._arrive(*message)

@@ -102,8 +102,8 @@ class Service:
         deadline_ms = self.state.next_deadline_ms()
         if not deadline_ms or not self.leader or self.held_up:
             return None
-        left_ms = deadline_ms - self.state.header.base_ms - self._elapsed_ms
         self.elapsed_ms(now)
+        left_ms = deadline_ms - self.state.header.base_ms - self._elapsed_ms
         still_ms = max(0.0, self._still_until - now)
         return still_ms + max(0.0, left_ms / self.rate)
 
@@ -137,10 +137,11 @@ class Service:
         self.log.append(entry)
         outcome = self.state.apply(self.state.applied_upto + 1, entry)
         self.kinds += [event.kind for event in outcome.events]
-        for claim in self.state.all_claims():
-            numbers = self.executed.setdefault(claim.data, [])
-            if claim.claim not in numbers:
-                numbers.append(claim.claim)
+        for number in self.state.changed_claims:
+            claim = self.state.claim_record(number)
+            if claim is not None and number not in self.executed.setdefault(claim.data, []):
+                self.executed[claim.data].append(number)
+        self.state.changed_claims.clear()
         if not self.leader:
             return []
         applied = Applied(self.ballot, self.state.clock_ms, tuple(outcome.answers), tuple(outcome.notices))
@@ -186,7 +187,12 @@ class Hop:
     up: bool  # to the node
     client: int
     node: int
-    messages: tuple[Any, ...]
+    frame: bytes
+
+    @property
+    def messages(self) -> list[Any]:
+        """What is in it."""
+        return decode_packet(self.frame)
 
     def __str__(self) -> str:
         """Show what went where, for a failure's message."""
@@ -238,7 +244,7 @@ class FakeClient:
         self.tick_every_ms = 0.0
         self.packets = 0
         self.changes: list[tuple[int, LeaseRecord]] = []
-        self._wake: object = None
+        self._wake_at = -1.0
         self._turns = (-1.0, 0)
         keys = random.Random(f"keys of {number}")
         luck = random.Random(f"luck of {number}")
@@ -351,14 +357,19 @@ class FakeClient:
 
     def _plan_wake(self) -> None:
         wake_at = self.protocol.wake_at_ms()
-        self._wake = mark = object()
         if self.tick_every_ms:
-            self.world.at(self.world.now - self.world.now % 1 + self.tick_every_ms, lambda: self._woken(mark), after=1)
+            at = self.world.now - self.world.now % 1 + self.tick_every_ms
         elif wake_at is not None:
-            self.world.at(self.when(wake_at), lambda: self._woken(mark), after=1)
+            at = self.when(wake_at)
+        else:
+            return
+        if self._wake_at <= self.world.now or at < self._wake_at:  # an earlier one looks again by itself
+            self._wake_at = at
+            self.world.at(at, lambda: self._woken(at), after=1)
 
-    def _woken(self, mark: object) -> None:
-        if mark is self._wake:
+    def _woken(self, at: float) -> None:
+        if at == self._wake_at:
+            self._wake_at = -1.0
             self.turn(force=bool(self.tick_every_ms))
 
     def _connect(self, node: int, *, given_up: bool = False) -> None:
@@ -391,18 +402,6 @@ class FakeClient:
             self.turn()
 
 
-@dataclass(slots=True)
-class _Happening:
-    at: float
-    after: int
-    sequence: int
-    do: Callable[[], None]
-
-    def __lt__(self, other: "_Happening") -> bool:
-        """In order of time; of what happens at once, timers come last."""
-        return (self.at, self.after, self.sequence) < (other.at, other.after, other.sequence)
-
-
 class World:
     """Everything that happens, in virtual milliseconds."""
 
@@ -417,7 +416,7 @@ class World:
         self.gone: dict[bytes, str] = {}
         self.broken: set[int] = set()  # tokens of grants that somebody else has ended
         self.hops: list[Hop] = []
-        self._happenings: list[_Happening] = []
+        self._happenings: list[tuple[float, int, int, Callable[[], None]]] = []
         self._sequence = 0
         self._expiry: object = None
         if leader:
@@ -426,16 +425,17 @@ class World:
     # --- time ----------------------------------------------------------------------------------------------------
 
     def at(self, time: float, do: Callable[[], None], after: int = 0) -> None:
+        """Do something at a time; of what happens at once, timers (`after` 1) come last."""
         self._sequence += 1
-        heapq.heappush(self._happenings, _Happening(time, after, self._sequence, do))
+        heapq.heappush(self._happenings, (time, after, self._sequence, do))
 
     def run(self, ms: float) -> None:
         """Let everything happen that happens within the next `ms`."""
         until = self.now + ms
-        while self._happenings and self._happenings[0].at <= until:
-            happening = heapq.heappop(self._happenings)
-            self.now = max(self.now, happening.at)
-            happening.do()
+        while self._happenings and self._happenings[0][0] <= until:
+            at, _, _, do = heapq.heappop(self._happenings)
+            self.now = max(self.now, at)
+            do()
             self.check()
         self.now = until
 
@@ -443,7 +443,7 @@ class World:
         """Let things happen until what is asked for is so."""
         end = self.now + within_ms
         while not asked():
-            next_at = self._happenings[0].at if self._happenings else end + 1
+            next_at = self._happenings[0][0] if self._happenings else end + 1
             assert next_at <= end, f"in vain: {self.story()}"
             self.run(max(0.0, next_at - self.now))
 
@@ -518,7 +518,7 @@ class World:
     # --- packets -------------------------------------------------------------------------------------------------
 
     def send(self, client: FakeClient, node: int, frame: bytes, *, up: bool) -> None:
-        hop = Hop(len(self.hops), self.now, up, client.number, node, tuple(decode_packet(frame)))
+        hop = Hop(len(self.hops), self.now, up, client.number, node, frame)
         self.hops.append(hop)
         for delay in self.fate(hop):
             arrive = self._at_node if up else self._at_client

@@ -218,7 +218,7 @@ class LeaseModel:
             case Release(token):
                 for wish in self.wishes:
                     if token and wish.token == token:
-                        if wish.session != command.session:
+                        if wish.session != party.number:
                             self.push(wish, ClaimStatus(wish.number, GONE, wish.token, 0, 0))
                         self.end(wish, "released")
                         return Released()

@@ -24,8 +24,15 @@ HOST = "127.0.0.1"
 
 @contextmanager
 def a_context() -> Iterator[Context]:
-    """A ZeroMQ context that ends with its sockets, whatever is still queued."""
-    context: Context = zmq.Context(io_threads=1)
+    """A ZeroMQ context that keeps its sockets until it ends, and then ends them, whatever is still queued."""
+    kept: list[Any] = []
+
+    class Keeping(zmq.Context[Socket]):
+        def socket(self, *arguments: Any, **options: Any) -> Any:
+            kept.append(super().socket(*arguments, **options))
+            return kept[-1]
+
+    context = Keeping(io_threads=1)
     try:
         yield context
     finally:

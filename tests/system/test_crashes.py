@@ -3,6 +3,8 @@
 import random
 import threading
 import time
+from collections.abc import Callable
+from typing import Self
 
 import pytest
 
@@ -33,9 +35,13 @@ class Grants:
             except Exception as error:  # noqa: BLE001 - any error fails the test, in the thread that can
                 self.errors.append(error)
 
-    def __enter__(self) -> "Grants":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
+
+    def has_at_least(self, count: int) -> Callable[[], bool]:
+        """Return a question to be asked again and again."""
+        return lambda: len(self.acknowledged) >= count
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
@@ -53,11 +59,7 @@ def test_acknowledged_grants_survive_the_kill_of_any_node_at_any_moment(cluster:
     chance = random.Random(seed)
     with Grants(cluster.endpoints, "a") as one, Grants(cluster.endpoints, "b") as two:
         for node in chance.sample(cluster.nodes, 3):
-            before = len(one.acknowledged) + len(two.acknowledged)
-            cluster.wait_until(
-                lambda enough=before + chance.randrange(1, 40): len(one.acknowledged) + len(two.acknowledged) >= enough,
-                "grants",
-            )
+            cluster.wait_until(one.has_at_least(len(one.acknowledged) + chance.randrange(1, 20)), "grants")
             cluster.kill(node)
             cluster.wait_for_leader()
             cluster.restart(node)
@@ -74,7 +76,7 @@ def test_acknowledged_grants_survive_the_kill_of_all_nodes_at_once(cluster: Loca
     acknowledged: dict[str, int] = {}
     for round_ in range(2):
         with Grants(cluster.endpoints, f"round{round_}") as grants:
-            cluster.wait_until(lambda grants=grants: len(grants.acknowledged) >= 20, "grants")
+            cluster.wait_until(grants.has_at_least(20), "grants")
             for node in cluster.nodes:
                 cluster.kill(node)
             cluster.start()

@@ -1,6 +1,7 @@
 """Real processes with wrong clocks, and ones that stand still: no lease ends early, none is extended (P3, P4)."""
 
 import shutil
+import subprocess
 import threading
 import time
 
@@ -18,10 +19,8 @@ def libfaketime() -> str | None:
     """Return the library that Debian's `faketime` preloads."""
     if shutil.which("faketime") is None:
         return None
-    import subprocess
-
-    found = subprocess.run(["faketime", "now", "sh", "-c", "echo $LD_PRELOAD"], capture_output=True, text=True, check=True)
-    return found.stdout.strip() or None
+    command = ["faketime", "now", "sh", "-c", "echo $LD_PRELOAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() or None
 
 
 @pytest.mark.skipif(shutil.which("faketime") is None, reason="needs Debian's package faketime")
