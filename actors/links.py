@@ -122,9 +122,9 @@ class LocalRef:
 class RemoteRef:
     """A role of another node: what it is told in one batch leaves in one packet."""
 
-    def __init__(self, context: Context, endpoint: str) -> None:
+    def __init__(self, context: Context, endpoint: str, lane: int) -> None:
         """Connect, in the thread that will tell."""
-        self.socket: Socket = dealer(context, endpoint)
+        self.socket: Socket = dealer(context, endpoint, lane)
         self.unsent: list[Any] = []
 
     def tell(self, message: Any) -> None:
@@ -162,7 +162,9 @@ class Links:
         """Return the reference to a role of another node."""
         ref = self._remotes.get(address)
         if ref is None:
-            ref = RemoteRef(self.context, of_role(self.endpoints[address.node], address.role))
+            peers = [node for node in self.endpoints if node != self.sender.node]
+            lane = 1 + peers.index(address.node)  # lane 0 is for the ports that others connect to
+            ref = RemoteRef(self.context, of_role(self.endpoints[address.node], address.role), lane)
             self._remotes[address] = ref
         return ref
 

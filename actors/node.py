@@ -20,7 +20,7 @@ from ..storage.directory import DataDirectory, Identity
 from ..transport.endpoints import parse
 from ..transport.feed import FeedPublisher
 from ..transport.packets import Sender
-from ..transport.sockets import Context, Socket, router
+from ..transport.sockets import Context, Socket, make_context, router
 from .acceptor import AcceptorShell
 from .expiry_timer import ExpiryTimerShell
 from .gateway import GatewayShell
@@ -85,7 +85,7 @@ class Node:
         cluster_text = f"{config.cluster} {self.members}"
         cluster = int.from_bytes(hashlib.sha256(cluster_text.encode()).digest()[:7], "big")
         self._sender = Sender(cluster, config.node, self.directory.incarnation)
-        self.context: Context = zmq.Context(io_threads=1)
+        self.context: Context = make_context(len(self.members))
         self._ports: dict[Role, Socket] = {}
         try:
             for role in (Role.GATEWAY, Role.PROPOSER, Role.ACCEPTOR, Role.LEARNER):

@@ -55,6 +55,10 @@ def run_ls(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"leases": leases})
         return exit_codes.OK
+    if not leases:
+        where = "in any namespace" if options.all else f"in namespace {options.namespace!r}"
+        complain("ls", f"nothing is held {where}")
+        return exit_codes.OK
     header = ["NAMESPACE", *HEADER] if options.all else HEADER
     print(table(header, [_row(lease, with_namespace=options.all) for lease in leases], NUMBERS))
     return exit_codes.OK
@@ -115,6 +119,13 @@ def _text(data: bytes) -> str | None:
         return None
 
 
+def _printable(text: str | None, base64_text: str) -> str:
+    """Return data as it may be shown: whoever wrote it must not be able to play with the reader's terminal."""
+    if text is None:
+        return f"{base64_text} (base64)"
+    return text if text.isprintable() else repr(text)
+
+
 def _row(lease: dict[str, Any], *, with_namespace: bool) -> list[Any]:
     held = lease["holder"] is not None
     row = [
@@ -140,7 +151,7 @@ def _print_lease(lease: dict[str, Any]) -> None:
             "session": f"{lease['session']}" if lease["session"] else "none: detached",
         }
         if lease["data_base64"]:
-            lines["data"] = lease["data"] if lease["data"] is not None else f"{lease['data_base64']} (base64)"
+            lines["data"] = _printable(lease["data"], lease["data_base64"])
     else:
         lines["holder"] = "nobody"
     for label, value in lines.items():

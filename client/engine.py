@@ -46,7 +46,7 @@ class Engine:
             self._thread.join(timeout=5)
 
     def _run(self) -> None:
-        context: sockets.Context = zmq.Context(io_threads=1)
+        context = sockets.make_context(len(self.protocol.endpoints))
         try:
             while not self._stopping:
                 self._turn(context)
@@ -108,7 +108,7 @@ class Engine:
     def _dealer(self, context: sockets.Context, endpoint: str) -> sockets.Socket:
         dealer = self._dealers.get(endpoint)
         if dealer is None:
-            dealer = sockets.dealer(context, endpoint)
+            dealer = sockets.dealer(context, endpoint, lane=len(self._dealers))
             self._dealers[endpoint] = dealer
             self._poller.register(dealer, zmq.POLLIN)
             monitor = sockets.monitor_connection(dealer)

@@ -420,7 +420,8 @@ class Protocol:
                 self._wake_by(call.next_send_ms)
             if call.unanswered:
                 self._wake_by(self._heard_at_ms + SILENCE_MS)
-                self._wake_by(call.sent_ms + SILENCE_MS)
+                if not call.next_send_ms:
+                    self._wake_by(call.sent_ms + SILENCE_MS)
         for call in self._blocked:
             self._wake_by(call.deadline_ms)
         for acquire in self._acquires.values():

@@ -60,7 +60,7 @@ class ClusterStatus:
 
 def ask_status(endpoints: Sequence[str], timeout: float = 2.0) -> ClusterStatus:
     """Ask every endpoint, in parallel, and return what came within `timeout` seconds."""
-    context: sockets.Context = zmq.Context(io_threads=1)
+    context = sockets.make_context(len(endpoints))
     try:
         return _ask(context, list(endpoints), timeout)
     finally:
@@ -70,10 +70,10 @@ def ask_status(endpoints: Sequence[str], timeout: float = 2.0) -> ClusterStatus:
 class _Asked:
     """One endpoint, while its answer is waited for."""
 
-    def __init__(self, context: sockets.Context, endpoint: str) -> None:
+    def __init__(self, context: sockets.Context, endpoint: str, lane: int) -> None:
         self.endpoint = endpoint
         self.found: NodeStatus | None = None
-        self.dealer = sockets.dealer(context, endpoint)
+        self.dealer = sockets.dealer(context, endpoint, lane)
         self.monitor = sockets.monitor_connection(self.dealer)
         self._sent = False
 
@@ -92,7 +92,7 @@ class _Asked:
 
 
 def _ask(context: sockets.Context, endpoints: list[str], timeout: float) -> ClusterStatus:
-    asked = {endpoint: _Asked(context, endpoint) for endpoint in endpoints}
+    asked = {endpoint: _Asked(context, endpoint, lane) for lane, endpoint in enumerate(endpoints)}
     poller = zmq.Poller()
     for each in asked.values():
         poller.register(each.dealer, zmq.POLLIN)

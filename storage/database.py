@@ -167,8 +167,10 @@ class Database:
                 self._set_up(exclusive=exclusive)
                 self._migrate()
                 # The log is copied whatever it holds: should a sync have failed in a former life, then the pages that
-                # the system only pretends to have written are written once more.
-                self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                # the system only pretends to have written are written once more. Where the log will be judged, no
+                # frames of a former life may stay in it; elsewhere, nobody who reads it need be waited for.
+                mode = "TRUNCATE" if schema.irreplaceable else "PASSIVE"
+                self.connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         except BaseException:
             self.close()
             raise

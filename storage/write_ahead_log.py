@@ -2,13 +2,15 @@
 
 SQLite reads its log up to the first frame whose checksum is wrong and forgets what follows, since a crash leaves just
 that: a last transaction half written. But when every transaction is synced before the next one begins, a broken frame
-with *more than one* commit behind it was whole once, and was acknowledged. Forgetting such a vote breaks a promise.
+with *another* transaction behind it was whole once, and was acknowledged. Forgetting such a vote breaks a promise.
 
-Damage to the very last transaction cannot be told from a torn write, and counts as one.
+Damage to the very last transaction cannot be told from a torn write, and counts as one; so does, now and then, the
+loss of the last frame of the transaction before it, which makes one of the two.
 (The format: https://www.sqlite.org/fileformat2.html#the_write_ahead_log.)
 """
 
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -51,11 +53,28 @@ def damage(path: Path) -> str | None:
             continue
         if checksum == tuple(stored):
             return f"frame {index + 1} of its write-ahead log has lost its mark"
-        later = [frame for _, frame in frames[index:] if frame[2:4] == (salt1, salt2)]
-        if sum(frame[1] != 0 for frame in later) > 1:
+        if _is_of_several(frame for _, frame in frames[index:] if frame[2:4] == (salt1, salt2)):
             return f"frame {index + 1} of its write-ahead log is wrong, and what was committed after it would be lost"
         return None  # the rest is of the log's former round, or of the transaction that the crash cut off
     return None
+
+
+def _is_of_several(frames: Iterable[tuple[int, ...]]) -> bool:
+    """Return whether these are certainly frames of more than one transaction.
+
+    Each transaction ends with the one frame that says how large the database is by then, and writes no page twice
+    before that frame.
+    """
+    commits = 0
+    pages = set()
+    for page, pages_after_commit, *_ in frames:
+        if pages_after_commit:
+            commits += 1
+        elif page in pages:
+            return True
+        else:
+            pages.add(page)
+    return commits > 1
 
 
 def _checksum(pairs: struct.Struct, data: bytes, start: tuple[int, int]) -> tuple[int, int]:

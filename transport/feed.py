@@ -2,10 +2,13 @@
 
 import zmq
 
+from ..core import limits
 from ..core.errors import Malformed
 from ..core.events import Event
 from .packets import decode_packet, encode_packet, payload
-from .sockets import Context, Socket, publisher, receive, subscriber
+from .sockets import Context, Socket, publisher, subscriber
+
+_LEFT, _JOINED = b"\x00", b"\x01"
 
 TOPICS_MAX = 10_000
 """Topics whose subscribers are kept account of. Once there were more, events are published whoever listens."""
@@ -34,24 +37,37 @@ class FeedPublisher:
 
     def publish(self, events: tuple[Event, ...]) -> None:
         """Publish events in order; costs nothing while nobody listens."""
-        for frames in receive(self.socket):
-            self._note(frames[0])
+        self._look()
         if not self._topics and not self._forgetful:
             return
         for event in events:
             self.socket.send_multipart([topic_of(event.namespace, event.path), encode_packet([event])], zmq.NOBLOCK)
 
-    def _note(self, told: bytes) -> None:
-        """Take in that a topic has got its first subscriber or has lost its last one.
+    def _look(self) -> None:
+        """Take in which topics have got their first subscriber or have lost their last one.
 
-        Anybody may also leave a topic that nobody has joined: so topics are remembered, and not just counted.
+        ZeroMQ also hands over that somebody leaves a topic whom it never heard join it. So it is believed only when it
+        says of itself that a topic has no subscriber left, since a connection has ended: nobody silences the others.
         """
-        if told[:1] == b"\x00":
-            self._topics.discard(told[1:])
-        elif told[:1] == b"\x01" and len(self._topics) < TOPICS_MAX:
-            self._topics.add(told[1:])
-        elif told[:1] == b"\x01":
-            self._forgetful = True
+        for _ in range(limits.RECEIVE_BURST):
+            try:
+                told = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)[0]
+            except zmq.Again:
+                return
+            kind, topic = told.bytes[:1], told.bytes[1:]
+            if kind == _JOINED and len(self._topics) < TOPICS_MAX:
+                self._topics.add(topic)
+            elif kind == _JOINED:
+                self._forgetful = True
+            elif kind == _LEFT and not _is_from_a_peer(told):
+                self._topics.discard(topic)
+
+
+def _is_from_a_peer(told: zmq.Frame) -> bool:
+    try:
+        return bool(told.get("Peer-Address"))
+    except zmq.ZMQError:
+        return False
 
 
 class FeedSubscriber:

@@ -19,6 +19,9 @@ PULSE_MS = 1_000
 HANDSHAKE_MS = 5_000
 """How long a connection may take to say who it is. Ours take some milliseconds; one that never does is closed."""
 
+LANES_MAX = 10
+"""Most threads that ZeroMQ is given: one for what connects to us, and one for each peer of the largest cluster."""
+
 Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
 
@@ -33,20 +36,30 @@ def router(context: Context, endpoint: str) -> Socket:
     """
     socket = context.socket(zmq.ROUTER)
     _bound(socket)
+    _take_lane(socket, context, 0)
     # a client that is slow to read loses packets (all are repeatable) rather than holding up the node
     socket.setsockopt(zmq.ROUTER_MANDATORY, 0)
     _bind(socket, endpoint)
     return socket
 
 
-def dealer(context: Context, endpoint: str) -> Socket:
+def make_context(lanes: int = 1) -> Context:
+    """Return a context with so many threads of ZeroMQ's own, up to `LANES_MAX`: see `dealer`."""
+    return zmq.Context(io_threads=max(1, min(lanes, LANES_MAX)))
+
+
+def dealer(context: Context, endpoint: str, lane: int = 0) -> Socket:
     """Return a DEALER that connects, and connects again, to `endpoint`.
 
     It queues nothing while it is not connected: what is said to a node that is away is soon said again, and a queue of
     repetitions would only greet it when it comes back.
+
+    ZeroMQ looks host names up in the thread that serves the connection, and the name of a machine that is gone may take
+    many seconds not to be found. So connections to different machines take different lanes: none waits for another.
     """
     socket = context.socket(zmq.DEALER)
     _bound(socket)
+    _take_lane(socket, context, lane)
     socket.setsockopt(zmq.IMMEDIATE, 1)
     socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
@@ -65,6 +78,7 @@ def publisher(context: Context, endpoint: str) -> Socket:
     """
     socket = context.socket(zmq.XPUB)
     _bound(socket)
+    _take_lane(socket, context, 0)
     socket.setsockopt(zmq.MAXMSGSIZE, limits.NAME_BYTES_MAX * 2)  # what it receives are subscriptions to a name
     _bind(socket, endpoint)
     return socket
@@ -132,6 +146,11 @@ def _bound(socket: Any) -> None:
     socket.setsockopt(zmq.MAXMSGSIZE, limits.SOCKET_MESSAGE_BYTES_MAX)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     socket.setsockopt(zmq.IPV6, 1)
+
+
+def _take_lane(socket: Any, context: Context, lane: int) -> None:
+    lanes = int(context.get(zmq.IO_THREADS))
+    socket.setsockopt(zmq.AFFINITY, 1 << (lane % lanes))
 
 
 def _bind(socket: Socket, endpoint: str) -> None:

@@ -1,5 +1,6 @@
 """Which node is asked, how often and in how many packets: redirects, silence, Busy, Rejected, broken connections."""
 
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -208,7 +209,7 @@ def test_a_busy_service_is_asked_again_ever_more_slowly_and_keeps_the_request() 
     taken = client.acquire()
     world.run(1_000)
     times = [hop.at for hop in world.hops if hop.up and hop.at >= since]
-    gaps = [late - early for early, late in zip(times, times[1:], strict=False)]
+    gaps = [late - early for early, late in itertools.pairwise(times)]
     assert gaps[0] <= 20
     assert min(gaps[4:]) >= RETRY_MS_MAX * 0.75
     assert len({message.number for hop in world.hops if hop.up and hop.at >= since for message in hop.messages}) == 1
@@ -357,13 +358,14 @@ def a_life(seed: int, every_ms: float) -> tuple[list[Any], list[Any]]:
     """A stormy life, decided by a seed; the client is woken when it asks for it, or else every so many milliseconds."""
     rng = random.Random(seed)
     world = World()
-    weather = random.Random(seed + 1)
+    weathers = [random.Random(f"{seed} {number}") for number in range(2 * 4)]
     clients = [world.client(session_timeout_ms=rng.choice([600, 3_000])) for _ in range(3)]
     for client in clients:
         client.tick_every_ms = every_ms
         client.turn()
 
     def fate(hop: Hop) -> Sequence[float]:
+        weather = weathers[2 * hop.client + hop.up]
         draw = weather.random()
         return () if draw < 0.1 else (float(weather.randrange(1, 900)),) if draw < 0.2 else (1.0,)
 

@@ -1,6 +1,6 @@
 """Damaged files: a load returns exactly what was written, or it raises `Corrupt`, never anything else.
 
-The one exception cannot be helped: damage to the last transaction of a write-ahead log looks like a torn write.
+The one exception cannot be helped: damage to the end of a write-ahead log looks like a torn write.
 """
 
 import itertools
@@ -25,6 +25,8 @@ Damage = Callable[[random.Random, bytearray], str]
 
 def flip_a_byte(chance: random.Random, data: bytearray) -> str:
     place, change = chance.randrange(len(data)), chance.randint(1, 255)
+    while data[place] == 0 and chance.random() < 0.9:  # of the large empty spaces some will do
+        place = chance.randrange(len(data))
     data[place] ^= change
     return f"byte {place} ^= {change}"
 
@@ -154,14 +156,16 @@ def test_a_damaged_roster_is_noticed(tmp_path: Path, chance: random.Random, dama
     assert noticed, "the damage never mattered"
 
 
-@pytest.mark.parametrize("damage", [flip_a_byte, lose_a_sector, swap_two_pages, cut_the_end_off])
+# Damage to the last transaction looks like a torn write; so may the loss of the mark between it and the one before. A
+# cut leaves nothing that could tell what was there.
+ALLOWED_TO_BE_LOST = {flip_a_byte: 1, lose_a_sector: 2, swap_two_pages: 2, cut_the_end_off: 10_000}
+
+
+@pytest.mark.parametrize("damage", ALLOWED_TO_BE_LOST)
 def test_a_log_that_lost_what_was_acknowledged_is_noticed(
     tmp_path: Path, chance: random.Random, damage: Damage
 ) -> None:
-    """P2: SQLite itself drops everything behind the damage, and says nothing.
-
-    A cut is the exception: it leaves nothing that could tell what was there.
-    """
+    """P2: SQLite itself drops everything behind the damage, and says nothing."""
     states = [ModelJournal().load()]
     model = ModelJournal()
     with DataDirectory(tmp_path / "data", ALICE) as directory:
@@ -182,7 +186,8 @@ def test_a_log_that_lost_what_was_acknowledged_is_noticed(
             assert says_what_to_do(found, path / "journal.db")
             assert isinstance(read_journal(path, owner), Corrupt), f"{what}: forgotten at the second attempt"
         else:
-            assert found in (states if damage is cut_the_end_off else states[-2:]), what
+            lost = min(number for number, state in enumerate(reversed(states)) if state == found)
+            assert lost <= ALLOWED_TO_BE_LOST[damage], f"{what}: {lost} commits are gone"
     assert noticed or damage is cut_the_end_off, "the damage never mattered"
 
 

@@ -600,8 +600,12 @@ class Cluster:
         self.pool = pool = []
         self.events.clear()
         muted = rng.choice(((), (Role.PROPOSER,), (Role.PROPOSER,), (Role.ACCEPTOR,), (Role.LEARNER,)))
-        stand, submit = rng.choice((0.03,0.06,0.12)), rng.choice((0.05, 0.1, 0.2))
+        stand, submit = rng.choice((0.02, 0.05, 0.1)), rng.choice((0.05, 0.1, 0.2))
+        leak = rng.choice((0.02, 0.05, 0.15))
+        rift: dict[int, bool] = {}
         for _ in range(steps):
+            if rng.random() < 0.02:
+                rift = {number: rng.random() < 0.4 for number in self.members} if rng.random() < 0.8 else {}
             node = self.nodes[rng.choice(self.members)]
             if not node.up:
                 if rng.random() < 0.1:
@@ -624,6 +628,8 @@ class Cluster:
                     at = rng.choice(phase_1)
                 else:
                     at = rng.randrange(len(pool))
+                if rift and rift[pool[at][0]] != rift[pool[at][1]] and rng.random() > leak:
+                    continue
                 message = pool[at] if rng.random() < self.weather.repeat else pool.pop(at)
                 if rng.random() >= (0.8 if message[2] in muted else self.weather.loss):
                     self._arrive(*message)

@@ -365,7 +365,7 @@ class FakeClient:
             return
         if self._wake_at <= self.world.now or at < self._wake_at:  # an earlier one looks again by itself
             self._wake_at = at
-            self.world.at(at, lambda: self._woken(at), after=1)
+            self.world.at(at, lambda: self._woken(at), after=self.number)
 
     def _woken(self, at: float) -> None:
         if at == self._wake_at:
@@ -425,7 +425,7 @@ class World:
     # --- time ----------------------------------------------------------------------------------------------------
 
     def at(self, time: float, do: Callable[[], None], after: int = 0) -> None:
-        """Do something at a time; of what happens at once, timers (`after` 1) come last."""
+        """Do something at a time; of what happens at once, the timers of the clients come last, in their order."""
         self._sequence += 1
         heapq.heappush(self._happenings, (time, after, self._sequence, do))
 

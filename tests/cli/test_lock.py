@@ -1,0 +1,241 @@
+"""`lessor lock`: the command runs only while the lock is held, and is stopped before it can be anybody else's."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+import lessor
+from lessor.cli import exit_codes
+from lessor.core.commands import Release
+
+from ..support.waiting import until
+from .commands import finish, gone, lessor_process, read_until, run_process, written
+
+pytestmark = pytest.mark.system
+
+# Notes its process number, then goes on until it is killed; it takes no hint. So does what it starts.
+STUBBORN = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, lambda *_: open(sys.argv[1] + ".told", "a").write("x"))
+other = os.fork()
+if other:
+    open(sys.argv[1], "w").write(f"{os.getpid()} {other}\\n")
+else:
+    os.setsid()
+while True:
+    time.sleep(0.05)
+"""
+
+
+def lock(service: str, name: str, *options: str) -> tuple[str, ...]:
+    return ("lock", name, "--endpoints", service, *options, "--")
+
+
+def test_the_exit_code_is_that_of_the_command(service: str) -> None:
+    assert run_process(*lock(service, "x"), "sh", "-c", "exit 7").code == 7
+    assert run_process(*lock(service, "x"), "true").code == 0
+
+
+def test_a_command_that_a_signal_killed_is_told_as_a_shell_tells_it(service: str) -> None:
+    done = run_process(*lock(service, "x"), "sh", "-c", "kill -9 $$")
+    assert done.code == exit_codes.SIGNALLED + signal.SIGKILL
+
+
+def test_the_command_has_the_standard_streams_and_is_told_its_token(service: str, client: lessor.Client) -> None:
+    with client.lock("x") as before:
+        pass
+    reading, writing = os.pipe()
+    os.write(writing, b"input\n")
+    os.close(writing)
+    script = (
+        'read line; echo "$line $LESSOR_LOCK_NAME $LESSOR_LOCK_NAMESPACE $LESSOR_LOCK_TOKEN"; echo oops >&2; exit 3'
+    )
+    done = run_process(*lock(service, "x"), "sh", "-c", script, stdin=reading)
+    os.close(reading)
+    line, name, namespace, token = done.out.split()
+    assert (line, name, namespace) == ("input", "x", "default")
+    assert int(token) > before.token
+    assert (done.err, done.code) == ("oops\n", 3)
+
+
+def test_while_the_command_runs_nobody_else_gets_in_and_then_at_once(
+    service: str, client: lessor.Client, tmp_path: Path
+) -> None:
+    """P3; and nobody waits for the ttl to run out."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    process = lessor_process(*lock(service, "x", "--holder", "me", "--ttl", "60"), "cat", str(gate))
+    until(lambda: client.describe("x"), "it is held")
+    assert client.describe("x")[0].holder == "me"
+    assert client.try_acquire("x") is None
+    gate.write_text("")
+    lease = client.acquire("x", timeout=5)
+    lease.release()
+    assert finish(process).code == 0
+
+
+def test_what_is_not_free_is_told_with_its_holder(service: str, client: lessor.Client, tmp_path: Path) -> None:
+    """P9: exit code 120 means that the command certainly was not run."""
+    ran = tmp_path / "ran"
+    with client.lock("x") as lease:
+        done = run_process(*lock(service, "x", "--timeout", "0"), "touch", str(ran))
+        assert done.code == exit_codes.NOT_ACQUIRED
+        assert "'x' is not free: held by tester" in done.err
+        assert f"(token {lease.token})" in done.err
+        done = run_process(*lock(service, "x", "--timeout", "100ms"), "touch", str(ran))
+        assert done.code == exit_codes.NOT_ACQUIRED
+        assert "'x' was not granted in 100ms" in done.err
+        assert run_process(*lock(service, "x", "--timeout", "0", "-E", "0"), "touch", str(ran)).code == 0
+    assert not ran.exists()
+
+
+def test_whoever_waits_is_told_for_whom(service: str, client: lessor.Client) -> None:
+    lease = client.acquire("x")
+    process = lessor_process(*lock(service, "x"), "true")
+    assert f"waiting for 'x', held by tester for" in read_until(process, "waiting")
+    lease.release()
+    done = finish(process)
+    assert done.code == 0
+    assert "was granted after" in done.err
+
+
+def test_quiet_is_quiet(service: str, client: lessor.Client) -> None:
+    lease = client.acquire("x")
+    process = lessor_process(*lock(service, "x", "--quiet"), "true")
+    until(lambda: [view for view in client.describe("x") if view.waiting and view.held_for > 1.2], "it has waited")
+    lease.release()
+    assert finish(process).err == ""
+
+
+def test_a_service_that_is_away_is_exit_code_121_and_not_the_word_of_a_holder() -> None:
+    done = run_process(*lock("tcp://127.0.0.1:9", "x", "--timeout", "200ms"), "true")
+    assert done.code == exit_codes.UNAVAILABLE
+    assert "the service is unavailable" in done.err
+    done = run_process(*lock("tcp://127.0.0.1:9", "x", "--timeout", "0", "--request-timeout", "200ms"), "true")
+    assert done.code == exit_codes.UNAVAILABLE
+
+
+def test_a_command_that_is_not_there_keeps_nobody_waiting(service: str, client: lessor.Client, tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.write_text("text")
+    with client.lock("x"):
+        assert run_process(*lock(service, "x"), "no-such-command").code == exit_codes.NOT_FOUND
+        assert run_process(*lock(service, "x"), str(plain)).code == exit_codes.NOT_EXECUTABLE
+    plain.chmod(0o755)
+    plain.write_text("#!/no/such/interpreter\n")
+    done = run_process(*lock(service, "x"), str(plain))
+    assert done.code == exit_codes.NOT_EXECUTABLE
+    assert "cannot be run" in done.err
+
+
+def test_a_ttl_out_of_bounds_is_a_wrong_argument(service: str) -> None:
+    done = run_process(*lock(service, "x", "--ttl", "1ms"), "true")
+    assert done.code == exit_codes.USAGE
+    assert "ttl" in done.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1])
+def test_signals_are_handed_on_and_the_lock_is_held_until_the_command_has_ended(
+    number: signal.Signals, service: str, client: lessor.Client, tmp_path: Path
+) -> None:
+    ready, gate = tmp_path / "ready", tmp_path / "gate"
+    os.mkfifo(gate)
+    script = f"""
+import signal, sys
+def told(number, frame):
+    print("told", flush=True)
+    open({str(gate)!r}).read()
+    sys.exit(9)
+signal.signal({int(number)}, told)
+open({str(ready)!r}, "w").write("ready\\n")
+while True:
+    signal.pause()
+"""
+    process = lessor_process(*lock(service, "x"), sys.executable, "-c", script)
+    written(ready)
+    process.send_signal(number)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "told\n"
+    assert client.try_acquire("x") is None, "it is still held"
+    gate.write_text("")
+    assert finish(process).code == 9
+    lease = client.try_acquire("x")
+    assert lease is not None
+    lease.release()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_waiting_leaves_no_ghost_in_the_line(
+    number: signal.Signals, service: str, client: lessor.Client
+) -> None:
+    """P7: nothing dead stays in a queue."""
+    with client.lock("x"):
+        process = lessor_process(*lock(service, "x"), "true")
+        until(lambda: len(client.describe("x")) == 2, "it stands in line")
+        process.send_signal(number)
+        assert finish(process).code == exit_codes.SIGNALLED + number
+        assert len(client.describe("x")) == 1
+
+
+def test_the_death_of_lessor_itself_is_that_of_the_command(service: str, client: lessor.Client, tmp_path: Path) -> None:
+    """Nobody would stop the command any more when the lease ends."""
+    noted = tmp_path / "pid"
+    process = lessor_process(*lock(service, "x", "--ttl", "1"), sys.executable, "-c", STUBBORN, str(noted))
+    command, other = map(int, written(noted).split())
+    process.kill()
+    finish(process)
+    try:
+        until(lambda: gone(command), "the command is gone")
+    finally:
+        os.kill(other, signal.SIGKILL)
+    client.acquire("x", timeout=10).release()
+
+
+def test_a_lost_lease_stops_the_command_and_all_that_it_started(tmp_path: Path) -> None:
+    """P8, consul#9788: told before the end, and killed by the end, also one that has left its process group."""
+    noted = tmp_path / "pid"
+    with lessor.embedded(tmp_path / "data") as node:
+        arguments = lock(node.endpoints, "x", "--ttl", "2", "--grace", "500ms")
+        process = lessor_process(*arguments, sys.executable, "-c", STUBBORN, str(noted))
+        command, other = map(int, written(noted).split())
+    # the service is gone: the lease cannot be renewed
+    said = read_until(process, "is told to stop")
+    assert "the lease could not be renewed and ends in" in said
+    until(lambda: (tmp_path / "pid.told").exists(), "it was told to stop")
+    done = finish(process)
+    assert done.code == exit_codes.LEASE_LOST
+    assert "is killed: the lease has ended" in done.err
+    assert gone(command)
+    assert gone(other)
+
+
+def test_a_command_that_stops_when_told_is_not_killed(tmp_path: Path) -> None:
+    with lessor.embedded(tmp_path / "data") as node:
+        process = lessor_process(*lock(node.endpoints, "x", "--ttl", "1"), "sh", "-c", "echo go; exec sleep 60")
+        assert process.stdout is not None
+        assert process.stdout.readline() == "go\n"
+    done = finish(process)
+    assert done.code == exit_codes.LEASE_LOST
+    assert "is told to stop" in done.err
+    assert "is killed" not in done.err
+
+
+def test_a_lease_that_the_service_gives_up_stops_the_command_at_once(service: str, client: lessor.Client) -> None:
+    """P8: not only at the next deadline, which may be far away. Released by its token, as an operator's break is."""
+    process = lessor_process(*lock(service, "x", "--ttl", "2"), "sh", "-c", "echo go; exec sleep 60")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "go\n"
+    token = client.describe("x")[0].token
+    release(client, token)
+    done = finish(process)
+    assert done.code == exit_codes.LEASE_LOST
+    assert "the lease is lost: the service says that it is not held any more" in done.err
+
+
+def release(client: lessor.Client, token: int) -> None:
+    """Release somebody else's grant, for which there is no command yet."""
+    caller = client._caller
+    caller.ask(lambda done, deadline: caller.protocol.call(Release(token), done, deadline))

@@ -1,0 +1,77 @@
+"""What all commands have in common: how errors are told, and what is done without the server."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lessor
+from lessor.cli import exit_codes
+from lessor.cli.main import code_of, explain
+from lessor.client.errors import AcquireTimeout, ServiceBusy, Unavailable
+from lessor.core.errors import BadRequest, Corrupt
+
+from .commands import Run, finish, lessor_process, run_process
+
+NOBODY = "tcp://127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (BadRequest("x"), exit_codes.USAGE),
+        (AcquireTimeout("x"), exit_codes.NOT_ACQUIRED),
+        (AcquireTimeout("x", indefinite=True), exit_codes.UNAVAILABLE),
+        (Unavailable("x", indefinite=False), exit_codes.UNAVAILABLE),
+        (ServiceBusy("x"), exit_codes.UNAVAILABLE),
+        (Corrupt("x"), exit_codes.FAILED),
+    ],
+)
+def test_each_kind_of_error_has_its_exit_code(error: Exception, code: int) -> None:
+    assert code_of(error) == code
+
+
+def test_an_indefinite_error_says_so() -> None:
+    """P9."""
+    assert "may have taken effect" in explain(Unavailable("x", indefinite=True))
+    assert "may have taken effect" not in explain(Unavailable("x", indefinite=False))
+
+
+@pytest.mark.parametrize("command", [("ls",), ("show", "x")])
+def test_a_service_that_is_away_is_one_line_and_exit_code_121(command: tuple[str, ...], run: Run) -> None:
+    done = run(*command, "--endpoints", NOBODY, "--request-timeout", "200ms")
+    assert (done.code, done.out) == (exit_codes.UNAVAILABLE, "")
+    assert done.err.startswith(f"lessor {command[0]}: the service is unavailable: ")
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["demo", "bench", "serve"])
+def test_without_the_server_it_is_said_what_to_install(command: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("lessor.actors")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pykka", None)
+    arguments = ("--node-id", "1", "--cluster", "1=tcp://127.0.0.1:7411", "--data", "x") if command == "serve" else ()
+    done = run(command, *arguments)
+    assert (done.code, done.out) == (exit_codes.USAGE, "")
+    assert 'pip install "lessor[server]"' in done.err
+    assert "pykka" in done.err
+
+
+def test_python_m_lessor_is_the_command() -> None:
+    assert run_process("--version").out == f"lessor {lessor.__version__}\n"
+
+
+def test_output_that_nobody_reads_any_more_ends_the_command_quietly(service: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = finish(lessor_process("ls", "--json", "--endpoints", service, stdout=writing))
+    os.close(writing)
+    assert (done.code, done.err) == (exit_codes.BROKEN_PIPE, "")
+
+
+def test_the_installed_command_is_there() -> None:
+    script = Path(sys.executable).parent / "lessor"
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("lessor ")

@@ -1,0 +1,181 @@
+"""Every command's arguments: flags, environment variables, and what is said about wrong ones."""
+
+import argparse
+import doctest
+import re
+import types
+from typing import cast
+
+import pytest
+
+from lessor.cli import exit_codes, options, output
+from lessor.cli.main import build_parser
+from lessor.cli.options import Parser, boolean, duration, positive, variable_of
+
+from .commands import Run
+
+
+def commands() -> dict[str, Parser]:
+    parser = build_parser()
+    action = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return cast("dict[str, Parser]", action.choices)
+
+
+COMMANDS = sorted(commands())
+
+
+def test_the_commands_of_the_readme_are_there() -> None:
+    assert {"serve", "demo", "lock", "ls", "show", "status", "watch", "bench"} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_flag_has_a_variable_of_the_same_name_and_help_shows_it(command: str, run: Run) -> None:
+    flags = {
+        flag
+        for action in commands()[command]._actions
+        for flag in action.option_strings
+        if flag.startswith("--") and flag != "--help" and not flag.startswith("--no-")
+    }
+    assert commands()[command].variables() == {flag: variable_of(flag) for flag in flags}
+    help_ = " ".join(run(command, "--help").out.split())
+    for flag in flags:
+        assert flag in help_
+        assert f"[{variable_of(flag)}]" in help_
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_what_it_does_and_shows_examples(command: str, run: Run) -> None:
+    done = run(command, "--help")
+    assert done.code == 0
+    assert "examples:\n  lessor" in done.out
+    assert commands()[command].description
+
+
+def test_what_lock_tells_its_command_is_no_option_of_any() -> None:
+    """A `lessor` that runs inside of `lessor lock` must not take what it finds for its own settings."""
+    variables = {variable for parser in commands().values() for variable in parser.variables().values()}
+    assert not [variable for variable in variables if variable.startswith("LESSOR_LOCK_")]
+
+
+def test_the_help_names_every_exit_code(run: Run) -> None:
+    codes = {value for name, value in vars(exit_codes).items() if name.isupper() and isinstance(value, int)}
+    named = {int(code) for code in re.findall(r"^  (\d+)", exit_codes.HELP, re.MULTILINE)}
+    assert codes - named == {exit_codes.INTERRUPTED, exit_codes.BROKEN_PIPE}  # 128+N
+    assert exit_codes.HELP in run("--help").out
+
+
+def parsed(*arguments: str) -> argparse.Namespace:
+    found = build_parser().parse_args(arguments)
+    found.parser.complete(found)
+    return found
+
+
+def test_the_flag_wins_over_the_environment_and_that_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parsed("lock", "x").ttl == 30
+    monkeypatch.setenv("LESSOR_TTL", "7s")
+    assert parsed("lock", "x").ttl == 7
+    assert parsed("lock", "x", "--ttl", "250ms").ttl == 0.25
+
+
+def test_an_empty_variable_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LESSOR_TTL", "")
+    assert parsed("lock", "x").ttl == 30
+
+
+def test_a_node_is_configured_by_its_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LESSOR_NODE_ID", "2")
+    monkeypatch.setenv("LESSOR_CLUSTER", "1=tcp://h1:7411,2=tcp://h2:7411")
+    monkeypatch.setenv("LESSOR_DATA", "/data")
+    found = parsed("serve")
+    assert (found.node_id, str(found.data)) == (2, "/data")
+    assert found.cluster == {1: "tcp://h1:7411", 2: "tcp://h2:7411"}
+
+
+def test_a_switch_of_the_environment_can_be_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parsed("ls").json is False
+    assert parsed("ls", "--json").json is True
+    monkeypatch.setenv("LESSOR_JSON", "yes")
+    assert parsed("ls").json is True
+    assert parsed("ls", "--no-json").json is False
+
+
+def test_endpoints_come_from_the_flag_or_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parsed("ls").endpoints == ["tcp://127.0.0.1:7411"]
+    monkeypatch.setenv("LESSOR_ENDPOINTS", "tcp://a:1, tcp://b:2")
+    assert parsed("ls").endpoints == ["tcp://a:1", "tcp://b:2"]
+    assert parsed("ls", "--endpoints", "tcp://c:3").endpoints == ["tcp://c:3"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("nonsense",), "nonsense"),
+        (("ls", "--nonsense"), "lessor ls: unknown argument --nonsense"),
+        (("ls", "nonsense"), "lessor ls: unknown argument nonsense"),
+        (("ls", "--js"), "lessor ls: unknown argument --js"),
+        (("ls", "--", "true"), "only `lessor lock` runs a command"),
+        (("ls", "--endpoints", "http://h:1"), "tcp://HOST:PORT"),
+        (("ls", "--endpoints", ","), "at least one endpoint"),
+        (("ls", "--namespace", ""), "must not be empty"),
+        (("show",), "NAME"),
+        (("lock",), "NAME"),
+        (("lock", "x"), "put the command behind --"),
+        (("lock", "x", "--"), "put the command behind --"),
+        (("lock", "x", "true"), "unknown argument true"),
+        (("lock", "x", "--ttl", "soon", "--", "true"), "a duration is a number of seconds"),
+        (("lock", "x", "--ttl", "-1", "--", "true"), "--ttl"),
+        (("lock", "x", "--ttl", "4", "--grace", "3", "--", "true"), "half of the ttl"),
+        (("lock", "x", "-E", "256", "--", "true"), "from 0 to 255"),
+        (("watch", "x", "--all"), "either NAME or --all"),
+        (("demo", "--seconds", "3600"), "--seconds is from"),
+        (("bench", "--workers", "1,0"), "from 1 on"),
+        (("bench", "--seconds", "0"), "more than 0"),
+        (("serve",), "still needed: --node-id (or LESSOR_NODE_ID), --cluster (or LESSOR_CLUSTER)"),
+        (("serve", "--node-id", "0"), "from 1 on"),
+        (("serve", "--node-id", "1", "--cluster", "tcp://h:1", "--data", "d"), "1=tcp://HOST:PORT"),
+        (("serve", "--node-id", "1", "--cluster", "1=tcp://h:1,2=tcp://h:2", "--data", "d"), "overlap"),
+        (("serve", "--log-level", "chatty"), "debug, info, warning, error"),
+        ((), "usage: lessor"),
+    ],
+)
+def test_wrong_arguments_are_told_on_stderr_with_exit_code_2(arguments: tuple[str, ...], words: str, run: Run) -> None:
+    done = run(*arguments)
+    assert (done.code, done.out) == (exit_codes.USAGE, "")
+    assert words in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_wrong_variable_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LESSOR_NODE_ID", "first")
+    done = run("serve", "--cluster", "1=tcp://h:1", "--data", "d")
+    assert done.code == exit_codes.USAGE
+    assert "environment variable LESSOR_NODE_ID: it is a whole number from 1 on, not 'first'" in done.err
+
+
+def test_a_wrong_variable_of_a_switch_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LESSOR_JSON", "maybe")
+    assert "LESSOR_JSON" in run("status").err
+
+
+@pytest.mark.parametrize("text", ["", "x", "1 y", "-1", "1e3", "nan", "inf", "1..5", "s", "1s2"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        duration(text)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "x", "²"])
+def test_what_is_no_whole_number_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        positive(text)
+
+
+@pytest.mark.parametrize(("text", "value"), [("1", True), ("TRUE", True), ("on", True), ("0", False), ("No", False)])
+def test_switches_are_read_as_people_write_them(text: str, *, value: bool) -> None:
+    assert boolean(text) is value
+
+
+@pytest.mark.parametrize("module", [options, output])
+def test_the_examples_in_the_sources_are_true(module: types.ModuleType) -> None:
+    found = doctest.testmod(module)
+    assert found.attempted
+    assert not found.failed

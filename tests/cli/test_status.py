@@ -1,0 +1,57 @@
+"""`lessor status` against a service in this process, and against nobody."""
+
+from lessor.cli import exit_codes
+
+from .commands import Run
+
+KEYS = set(
+    "id endpoint error cluster role ballot leader leader_endpoint chosen applied clock_ms held waiting sessions "
+    "revision version counters".split()
+)
+NOBODY = "tcp://127.0.0.1:9"
+
+
+def test_a_healthy_node_is_told_with_everything_it_knows(service: str, run: Run) -> None:
+    done = run("status", "--json", "--endpoints", service)
+    assert done.code == 0
+    (node,) = done.json["nodes"]
+    assert set(node) == KEYS
+    assert (node["id"], node["role"], node["leader"], node["error"]) == (1, "leader", 1, None)
+    assert (node["endpoint"], node["leader_endpoint"]) == (service, service)
+    assert node["ballot"].endswith(".1")
+    assert node["applied"] <= node["chosen"]
+    assert isinstance(node["counters"], dict)
+
+
+def test_the_table_has_a_line_for_each_endpoint(service: str, run: Run) -> None:
+    done = run("status", "--endpoints", f"{service},{NOBODY}", "--request-timeout", "1")
+    header, answers, silent = done.out.splitlines()
+    assert header.split()[:5] == ["NODE", "ENDPOINT", "ROLE", "BALLOT", "LEADER"]
+    assert answers.split()[:3] == ["1", service, "leader"]
+    assert silent.split()[:2] == ["?", NOBODY]
+    assert "cannot be reached" in silent
+
+
+def test_a_node_that_does_not_answer_has_the_same_keys(run: Run) -> None:
+    (node,) = run("status", "--json", "--endpoints", NOBODY).json["nodes"]
+    assert set(node) == KEYS
+    assert node["endpoint"] == NOBODY
+    assert node["error"]
+    assert all(value is None for key, value in node.items() if key not in ("endpoint", "error"))
+
+
+def test_without_a_majority_of_answers_the_exit_code_says_no(service: str, run: Run) -> None:
+    """A node that answers for itself is no proof that the service works."""
+    assert run("status", "--endpoints", f"{service},{NOBODY}").code == exit_codes.FAILED
+    done = run("status", "--endpoints", f"{service},{NOBODY},tcp://127.0.0.1:19")
+    assert done.code == exit_codes.FAILED
+    assert "only 1 of 3" in done.err
+    done = run("status", "--endpoints", NOBODY)
+    assert done.code == exit_codes.FAILED
+    assert "no node answers" in done.err
+
+
+def test_the_counters_are_shown_when_asked_for(service: str, run: Run) -> None:
+    done = run("status", "--counters", "--endpoints", service)
+    assert "COUNTER" in done.out
+    assert "journal_commits" in done.out
