@@ -11,7 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
-from ..client.errors import AcquireTimeout, ClientClosed
+from ..client.errors import AcquireTimeout
 from ..client.sync import Client, Lease, connect
 from ..core.errors import LessorError
 from . import exit_codes
@@ -47,6 +47,7 @@ LOOK_S: Final = 0.25
 """How often the lease is looked at. A timer would not do: it stands still while a machine sleeps, a lease does not."""
 
 ASK_TIMEOUT_S: Final = 2.0
+RELEASE_TIMEOUT_S: Final = 2.0
 GRACE_S_MAX: Final = 5.0
 ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 HANDED_ON: Final = (*ENDING, signal.SIGUSR1, signal.SIGUSR2)
@@ -130,10 +131,10 @@ def _run(options: argparse.Namespace, grace: float, signals: "Signals") -> int:
         if isinstance(lease, BaseException):
             raise lease
         assert isinstance(lease, Lease)
-        try:
-            return _guard(lease, options, grace, signals)
-        finally:
+        code = _guard(lease, options, grace, signals)
+        if lease.held and code != exit_codes.LEASE_LOST:
             _release(lease)
+        return code
 
 
 class Signals:
@@ -296,16 +297,21 @@ def _has_it_already(number: int, from_the_terminal: bool) -> bool:  # noqa: FBT0
 
 
 def _release(lease: Lease) -> None:
-    if not lease.held:
-        return
-    try:
-        lease.release()
-    except ClientClosed:
-        pass
-    except LessorError as error:
-        complain(
-            "lock", f"{lease.name!r} could not be released ({error}); others may have to wait until its ttl is over"
-        )
+    """Release the lease; nobody who waits for the exit code is made to wait long for a service that is away."""
+    failed: list[str] = []
+
+    def release() -> None:
+        try:
+            lease.release()
+        except LessorError as error:
+            failed.append(str(error))
+
+    thread = threading.Thread(target=release, name="lessor-release", daemon=True)
+    thread.start()
+    thread.join(RELEASE_TIMEOUT_S)
+    if failed or thread.is_alive():
+        why = failed[0] if failed else "the service does not answer"
+        complain("lock", f"{lease.name!r} could not be released ({why}); others may have to wait until its ttl is over")
 
 
 def _cannot_run(command: str) -> int:

@@ -76,9 +76,7 @@ class Engine:
             for frames in sockets.receive(dealer)
         ]
         changed = [
-            (endpoint, event)
-            for endpoint, monitor in self._monitors.items()
-            for event in sockets.read_monitor(monitor)
+            (endpoint, event) for endpoint, monitor in self._monitors.items() for event in sockets.read_monitor(monitor)
         ]
         with self.lock:
             now = now_ms()

@@ -1,16 +1,14 @@
-"""The client's side of the protocol without any I/O: sessions, numbers, retries, redirects, anchors, deadlines.
+"""The client's side of the protocol without any I/O: sessions, claims, leases and their deadlines.
 
 It is told what happened and what time it is, and says what to send and when to wake it. Laws it keeps:
-- a request keeps its number over every retry, so it has one effect (P6);
 - a lease is lost no later than its deadline on this client's own clock, whatever the network does (P8);
 - a claim that nobody waits for any more is withdrawn, and released if it was granted meanwhile;
-- an outcome is called definite only if no sending of the request can still take effect (P9).
+- an acquire that failed is called definite only if no claim of it can still be granted (P9).
 """
 
 import enum
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ..core import limits
@@ -25,96 +23,17 @@ from ..core.commands import (
     Release,
     Renew,
 )
-from ..core.errors import BadRequest, LessorError, Malformed
-from ..core.requests import Answer, Busy, Notice, Redirect, Rejected, Request, StatusAnswer
-from ..core.results import (
-    NO_TTL,
-    SESSION_EXPIRED,
-    Cancelled,
-    ClaimPhase,
-    ClaimStatus,
-    Denied,
-    Failed,
-    NotHeld,
-    Pong,
-    Renewed,
-    SessionOpened,
-)
-from ..transport.packets import decode_packet, encode_packet
+from ..core.errors import LessorError
+from ..core.requests import Notice
+from ..core.results import Cancelled, ClaimPhase, ClaimStatus, NotHeld, Pong, Renewed, SessionOpened
+from .calls import Call, Calls, Hooks, Packet
 from .clock import Anchor
-from .errors import AcquireTimeout, ClientClosed, LeaseLost, ServiceBusy, Unavailable
-
-SILENCE_MS = 700
-"""A target that says nothing for so long while an answer is due is left for the next one."""
-
-RETRY_MS = 15
-"""First wait before a request that nobody would take is sent again; doubled up to `RETRY_MS_MAX`."""
-
-RETRY_MS_MAX = 80
-"""An election takes some ten to some hundred milliseconds: longer waits would add to the outage."""
-
-BROKEN_MS = 2_000
-"""A node whose connection broke is not believed to lead for so long, unless it is heard again: the others may not have
-noticed yet."""
+from .errors import AcquireTimeout, ClientClosed, Unavailable
 
 WITHDRAW_GRACE_MS = 500
 """How long past its timeout an acquire waits for the word that its claim is withdrawn, to be definite."""
 
-REQUESTS_PER_PACKET = 256
-"""Requests in one packet."""
-
 NOT_HELD = "the service says that it is not held any more"
-
-DATA_BYTES_PER_PACKET = limits.PACKET_BYTES_MAX // 2
-"""The data of the requests in one packet, before the last: with their names they stay below the largest packet."""
-
-
-class Call:
-    """One request under way, over all its retries. `on_done` gets a result, or an error that may be raised."""
-
-    __slots__ = (
-        "deadline_ms",
-        "doubtful",
-        "first_sent_ms",
-        "next_send_ms",
-        "number",
-        "on_done",
-        "operation",
-        "sent_ms",
-        "tries",
-        "unanswered",
-        "why",
-    )
-
-    def __init__(
-        self, number: int, operation: Operation, on_done: Callable[[Any], None], deadline_ms: int | None
-    ) -> None:
-        """Start unsent; None as deadline: for as long as the client lives."""
-        self.number = number
-        self.operation = operation
-        self.on_done = on_done
-        self.deadline_ms = deadline_ms
-        self.first_sent_ms: int | None = None
-        self.sent_ms = 0
-        self.next_send_ms = 0
-        self.tries = 0
-        self.unanswered = 0
-        self.doubtful = False
-        self.why = "no node of the cluster answers"
-
-    @property
-    def indefinite(self) -> bool:
-        """Whether some sending of it may have taken effect, or may yet."""
-        return self.doubtful or self.unanswered > 0
-
-
-@dataclass(frozen=True, slots=True)
-class Packet:
-    """Requests that are to be sent to a node."""
-
-    endpoint: str
-    frame: bytes
-    numbers: tuple[int, ...]
 
 
 class LeaseState(enum.Enum):
@@ -168,7 +87,6 @@ class Acquire:
 class _Session:
     number: int
     expires_at_ms: int
-    opened: bool = field(default=True)
 
 
 class Protocol:
@@ -191,46 +109,65 @@ class Protocol:
             description: of the session, for operators.
             luck: draws a number in [0, 1), to jitter renewals.
         """
-        self.endpoints = list(endpoints)
-        self.target = self.endpoints[0]
-        self.anchor = Anchor()
-        self.now_ms = 0
+        hooks = Hooks(self._notice, self._session_ended, self._ask_soon, self.fail_all)
+        self._calls = Calls(endpoints, luck, hooks)
         self.closed = False
         self.session: _Session | None = None
         self.session_timeout_ms = session_timeout_ms
         self.leases: dict[int, LeaseRecord] = {}
-        self.sends = 0
         self._key_source = key_source
         self._description = description
         self._luck = luck
-        self._last_number = 0
-        self._calls: dict[int, Call] = {}
-        self._due: deque[Call] = deque()
         self._blocked: list[Call] = []  # they wait for the session
         self._opening: Call | None = None
         self._waiting: dict[int, Acquire] = {}
         self._acquires: dict[int, Acquire] = {}
         self._ping: Call | None = None
         self._ping_at_ms = 0
-        self._heard_at_ms = 0
-        self._broken_at_ms: dict[str, int] = {}
-        self._hops = 0  # redirects followed since the last answer
         self._turn = 0
-        self._wake_ms: int | None = None
+
+    @property
+    def now_ms(self) -> int:
+        """What time it is on the client's clock, as far as the protocol has been told."""
+        return self._calls.now_ms
+
+    @now_ms.setter
+    def now_ms(self, now_ms: int) -> None:
+        self._calls.now_ms = now_ms
+
+    @property
+    def anchor(self) -> Anchor:
+        """What ties the lease clock to the client's."""
+        return self._calls.anchor
+
+    @property
+    def endpoints(self) -> list[str]:
+        """Where the nodes are, as far as they are known."""
+        return self._calls.endpoints
+
+    @property
+    def target(self) -> str:
+        """The node that is taken for the leader."""
+        return self._calls.target
+
+    @property
+    def sends(self) -> int:
+        """How many requests have been sent, retries included."""
+        return self._calls.sends
 
     # --- what the user asks ------------------------------------------------------------------------------------------
 
     def call(self, operation: Operation, on_done: Callable[[Any], None], deadline_ms: int | None) -> Call:
         """Begin a request; `on_done` is called once, from within a later call of this object."""
-        call = Call(0, operation, on_done, deadline_ms)
-        self._wake_by(deadline_ms)
+        call = Call(operation, on_done, deadline_ms)
+        self._calls.wake_by(deadline_ms)
         if self.closed:
             on_done(ClientClosed("the client is closed"))
         elif self.session is None and not isinstance(operation, SESSIONLESS):
             self._blocked.append(call)
             self._open()
         else:
-            self._begin(call)
+            self._calls.begin(call)
         return call
 
     def acquire(
@@ -244,7 +181,7 @@ class Protocol:
         """Begin to acquire; `on_done` gets the LeaseRecord, a Denied, or an error."""
         acquire = Acquire(operation, on_done, deadline_ms, auto_renew)
         self._acquires[id(acquire)] = acquire
-        self._wake_by(deadline_ms)
+        self._calls.wake_by(deadline_ms)
         self._claim(acquire)
         return acquire
 
@@ -289,7 +226,7 @@ class Protocol:
                 self._end_lease(lease, LeaseState.RELEASED, "the client was closed")
                 if self.session is None or lease.session != self.session.number:
                     self.call(Release(lease.token), _ignore, deadline_ms)  # it has outlived its session
-        if self.session is None and not self._blocked and not any(call.tries for call in self._calls.values()):
+        if self.session is None and not self._blocked and not any(call.tries for call in self._calls.under_way()):
             self.closed = True
             done(None)
             return
@@ -306,8 +243,7 @@ class Protocol:
             self._end_lease(lease, LeaseState.LOST, str(error))
 
     def _end_calls(self, error: LessorError) -> None:
-        calls = [*self._calls.values(), *self._blocked]
-        self._calls, self._blocked, self._due = {}, [], deque()
+        calls, self._blocked = [*self._calls.forget_all(), *self._blocked], []
         for call in calls:
             call.on_done(error)
 
@@ -316,54 +252,21 @@ class Protocol:
     def receive(self, endpoint: str, frame: bytes, now_ms: int) -> None:
         """Take in a packet from a gateway. What cannot be read is ignored: a retry asks again."""
         self.now_ms = now_ms
-        self._broken_at_ms.pop(endpoint, None)
-        if endpoint == self.target:
-            self._heard_at_ms = now_ms
-        try:
-            messages = decode_packet(frame)
-        except Malformed:
-            return
-        for message in messages:
-            match message:
-                case Answer():
-                    self._answer(message)
-                case Notice(_, _, status):
-                    self._claim_status(status)
-                    lease = self.leases.get(status.token)
-                    if lease is not None and status.phase == ClaimPhase.GONE:
-                        self._end_lease(lease, LeaseState.LOST, NOT_HELD)
-                case Redirect():
-                    self._redirect(endpoint, message)
-                case Busy(number):
-                    self._busy(number)
-                case Rejected(number, reason):
-                    self._rejected(number, reason)
-                case StatusAnswer():
-                    pass
-                case _:
-                    pass
+        self._calls.receive(endpoint, frame)
 
     def connected(self, endpoint: str, now_ms: int) -> None:
         """Learn that a connection stands: what could not be sent before goes out now."""
         self.now_ms = now_ms
-        if endpoint == self.target:
-            self._set_target(endpoint, at_once=True)
+        self._calls.connected(endpoint)
 
     def disconnected(self, endpoint: str, now_ms: int) -> None:
         """Learn that a connection broke, or could not be made: whoever leads next is elsewhere, or soon back."""
         self.now_ms = now_ms
-        self._broken_at_ms[endpoint] = now_ms
-        if endpoint == self.target:
-            self._set_target(self._next_endpoint(), at_once=False)
+        self._calls.disconnected(endpoint)
 
     def not_sent(self, packet: Packet) -> None:
         """Learn that a packet did not leave, since nobody is connected: its requests certainly had no effect yet."""
-        for number in packet.numbers:
-            call = self._calls.get(number)
-            if call is not None:
-                call.unanswered = max(0, call.unanswered - 1)
-                if not call.next_send_ms:
-                    self._try_later(call)
+        self._calls.not_sent(packet)
 
     def tick(self, now_ms: int) -> None:
         """Let time pass: deadlines, renewals, pings, retries."""
@@ -372,69 +275,45 @@ class Protocol:
         for acquire in list(self._acquires.values()):
             if acquire.deadline_ms is not None and now_ms >= acquire.deadline_ms:
                 self._acquire_timed_out(acquire)
-        for call in [*self._calls.values(), *self._blocked]:
+        for call in [*self._calls.under_way(), *self._blocked]:
             if call.deadline_ms is not None and now_ms >= call.deadline_ms:
                 self._call_timed_out(call)
-        if any(call.unanswered for call in self._calls.values()) and now_ms - self._heard_at_ms >= SILENCE_MS:
-            self._set_target(self._next_endpoint(), at_once=True)
-        for call in self._calls.values():
-            # the node may be heard all the time, and yet this one answer have been lost
-            lost = call.unanswered and not call.next_send_ms and now_ms - call.sent_ms >= SILENCE_MS
-            if lost or (call.next_send_ms and now_ms >= call.next_send_ms):
-                self._send_again(call)
+        self._calls.send_what_is_due()
         self._keep_alive()
         self._count_wake()
 
     def take_output(self) -> list[Packet]:
         """Return what is to be sent now; requests of many callers travel in one packet."""
-        out: list[Packet] = []
-        while self._due:
-            requests: list[Request] = []
-            data_bytes = 0
-            while self._due and len(requests) < REQUESTS_PER_PACKET and data_bytes < DATA_BYTES_PER_PACKET:
-                call = self._due.popleft()
-                if call.number in self._calls:
-                    requests.append(self._request(call))
-                    data_bytes += len(getattr(call.operation, "data", b""))
-            if requests:
-                numbers = tuple([request.number for request in requests])
-                out.append(Packet(self.target, encode_packet(requests), numbers))
-        return out
+        return self._calls.take_output()
 
     def wake_at_ms(self) -> int | None:
         """Return when `tick` is wanted next, None when only an event matters.
 
         It may be too early, since what it was counted for may be over; a tick counts it anew.
         """
-        return self._wake_ms
-
-    def _wake_by(self, at_ms: int | None) -> None:
-        if at_ms is not None and (self._wake_ms is None or at_ms < self._wake_ms):
-            self._wake_ms = at_ms
+        return self._calls.wake_ms
 
     def _count_wake(self) -> None:
-        self._wake_ms = None
-        for call in self._calls.values():
-            self._wake_by(call.deadline_ms)
-            if call.next_send_ms:
-                self._wake_by(call.next_send_ms)
-            if call.unanswered:
-                self._wake_by(self._heard_at_ms + SILENCE_MS)
-                if not call.next_send_ms:
-                    self._wake_by(call.sent_ms + SILENCE_MS)
+        self._calls.count_wake()
         for call in self._blocked:
-            self._wake_by(call.deadline_ms)
+            self._calls.wake_by(call.deadline_ms)
         for acquire in self._acquires.values():
-            self._wake_by(acquire.deadline_ms)
+            self._calls.wake_by(acquire.deadline_ms)
         if self.session is not None and self._ping is None and not self.closed:
-            self._wake_by(self._ping_at_ms)
+            self._calls.wake_by(self._ping_at_ms)
         for lease in self.leases.values():
             self._wake_for(lease)
 
     def _wake_for(self, lease: LeaseRecord) -> None:
-        self._wake_by(self.safe_until_ms(lease))
-        if lease.auto_renew and lease.ttl_ms and not lease.renewing:
-            self._wake_by(lease.renew_at_ms)
+        self._calls.wake_by(self.safe_until_ms(lease))
+        if lease.auto_renew and lease.ttl_ms and not lease.renewing and not self.closed:
+            self._calls.wake_by(lease.renew_at_ms)
+
+    def _notice(self, notice: Notice) -> None:
+        self._claim_status(notice.status)
+        lease = self.leases.get(notice.status.token)
+        if lease is not None and notice.status.phase == ClaimPhase.GONE:
+            self._end_lease(lease, LeaseState.LOST, NOT_HELD)
 
     # --- leases ------------------------------------------------------------------------------------------------------
 
@@ -561,7 +440,7 @@ class Protocol:
         self._withdraw(acquire)
         if reached:
             acquire.deadline_ms = self.now_ms + WITHDRAW_GRACE_MS
-            self._wake_by(acquire.deadline_ms)
+            self._calls.wake_by(acquire.deadline_ms)
         else:
             why = call.why if call is not None else "no answer"
             self._finish(acquire, Unavailable(f"{_name(acquire)}: {why}", indefinite=True))
@@ -590,67 +469,6 @@ class Protocol:
             acquire.finished = True
             acquire.on_done(outcome)
 
-    # --- answers -----------------------------------------------------------------------------------------------------
-
-    def _answer(self, answer: Answer) -> None:
-        call = self._calls.pop(answer.number, None)
-        if call is None:
-            return
-        self._hops = 0
-        assert call.first_sent_ms is not None
-        # the first sending: the answer may be to any of them, and an anchor must not be too late
-        self.anchor.learn(call.first_sent_ms, self.now_ms, answer.clock_ms)
-        result = answer.result
-        if isinstance(result, Failed):
-            if result.code == SESSION_EXPIRED and not isinstance(call.operation, SESSIONLESS):
-                self._session_ended(call)
-            elif result.code == NO_TTL:
-                call.on_done(BadRequest(result.detail))
-            else:
-                call.on_done(ServiceBusy(result.detail))
-            return
-        call.on_done(result)
-
-    def _redirect(self, endpoint: str, redirect: Redirect) -> None:
-        call = self._calls.get(redirect.number)
-        if call is None:
-            return
-        call.unanswered = max(0, call.unanswered - 1)
-        call.doubtful = call.doubtful or redirect.indefinite
-        if endpoint != self.target:  # it was left meanwhile: its word on who leads counts no more
-            if not call.unanswered and not call.next_send_ms:
-                self._try_later(call)
-            return
-        broken_at_ms = self._broken_at_ms.get(redirect.endpoint)
-        if redirect.endpoint and (broken_at_ms is None or self.now_ms - broken_at_ms > BROKEN_MS):
-            call.why = "the leader does not answer"
-            if redirect.endpoint not in self.endpoints:
-                self.endpoints.append(redirect.endpoint)
-            if redirect.endpoint != self.target:
-                self._hops += 1  # two nodes that each name the other must not be asked in a tight circle
-                self._set_target(redirect.endpoint, at_once=self._hops <= len(self.endpoints))
-                return
-        else:
-            call.why = "no leader is elected (is a majority of the nodes running?)"
-            self.target = self._next_endpoint()
-        if not call.next_send_ms:
-            self._try_later(call)
-
-    def _busy(self, number: int) -> None:
-        call = self._calls.get(number)
-        if call is not None:
-            call.unanswered = max(0, call.unanswered - 1)
-            call.why = "the service is busy"
-            self._try_later(call)
-
-    def _rejected(self, number: int, reason: str) -> None:
-        call = self._calls.pop(number, None)
-        if call is not None:
-            call.on_done(BadRequest(reason))
-        elif number == 0:
-            doubt = any(call.doubtful or call.unanswered > 1 for call in self._calls.values())
-            self.fail_all(Unavailable(f"the service does not understand this client: {reason}", indefinite=doubt))
-
     def _call_timed_out(self, call: Call) -> None:
         if self._forget(call):
             if call is self._opening:
@@ -662,7 +480,7 @@ class Protocol:
         if call in self._blocked:
             self._blocked.remove(call)
             return True
-        return self._calls.pop(call.number, None) is not None
+        return self._calls.forget(call)
 
     # --- sessions ----------------------------------------------------------------------------------------------------
 
@@ -670,8 +488,8 @@ class Protocol:
         if self._opening is not None:
             return
         operation = OpenSession(self._key_source(), self.session_timeout_ms, self._description)
-        self._opening = Call(0, operation, self._opened, None)
-        self._begin(self._opening)
+        self._opening = Call(operation, self._opened, None)
+        self._calls.begin(self._opening)
 
     def _opened(self, result: Any) -> None:
         self._opening = None
@@ -681,11 +499,12 @@ class Protocol:
                 call.on_done(result)
             return
         self.session = _Session(result.session, result.expires_at_ms)
+        self._calls.session = result.session
         self._ping_at_ms = self.now_ms + self.session_timeout_ms // 3
-        self._wake_by(self._ping_at_ms)
+        self._calls.wake_by(self._ping_at_ms)
         blocked, self._blocked = self._blocked, []
         for call in blocked:
-            self._begin(call)
+            self._calls.begin(call)
 
     def _session_ended(self, call: Call) -> None:
         """Start over with a new session. What was held without a ttl is lost; what waited stands in line again.
@@ -693,8 +512,9 @@ class Protocol:
         No number is used under two sessions: an answer that comes late from the old one must find nobody.
         """
         call.unanswered = max(0, call.unanswered - 1)
-        calls = [call, *[other for other in self._calls.values() if not isinstance(other.operation, SESSIONLESS)]]
+        others = [other for other in self._calls.under_way() if not isinstance(other.operation, SESSIONLESS)]
         ended, self.session, self._ping = self.session, None, None
+        self._calls.session = 0
         for lease in list(self.leases.values()):
             if not lease.ttl_ms and ended is not None and lease.session == ended.number:
                 self._end_lease(lease, LeaseState.LOST, "the session ended")
@@ -702,8 +522,8 @@ class Protocol:
             asked = acquire.call is not None and acquire.call.number and acquire.call.indefinite
             if acquire.operation.ttl_ms and (acquire.claim or asked):
                 acquire.ghost = True
-        for other in calls:
-            self._calls.pop(other.number, None)
+        for other in (call, *others):
+            self._calls.forget(other)
             self._start_over(other)
         waiting, self._waiting = list(self._waiting.values()), {}
         for acquire in waiting:
@@ -725,8 +545,7 @@ class Protocol:
                 call.doubtful = False  # whatever came of it has ended with the session
             case _:
                 call.doubtful = call.indefinite
-        call.number = call.unanswered = call.next_send_ms = 0
-        call.first_sent_ms = None
+        call.start_over()
         self._blocked.append(call)
 
     def _keep_alive(self) -> None:
@@ -738,74 +557,29 @@ class Protocol:
             if lease.auto_renew and lease.ttl_ms and not lease.renewing and self.now_ms >= lease.renew_at_ms:
                 self._renew_in_background(lease)
 
+    def _ask_soon(self) -> None:
+        """On a new connection ask for the claims that wait: the news of a grant may have been lost with the old one."""
+        if self._waiting and self._ping is None:
+            self._ping_at_ms = self.now_ms
+            self._calls.wake_by(self._ping_at_ms)
+
     def _send_ping(self) -> None:
         # a session with more waiting claims than fit asks for them in turns
         waiting = list(self._waiting)
         start = self._turn % len(waiting) if waiting else 0
         asked = tuple((waiting + waiting)[start : start + min(len(waiting), limits.CLAIMS_PER_PING_MAX)])
         self._turn += len(asked)
-        self._ping = Call(0, Ping(asked), self._ponged, None)
-        self._begin(self._ping)
+        self._ping = Call(Ping(asked), self._ponged, None)
+        self._calls.begin(self._ping)
 
     def _ponged(self, result: Any) -> None:
         self._ping = None
         self._ping_at_ms = self.now_ms + self.session_timeout_ms // 3
-        self._wake_by(self._ping_at_ms)
+        self._calls.wake_by(self._ping_at_ms)
         if isinstance(result, Pong) and self.session is not None:
             self.session.expires_at_ms = max(self.session.expires_at_ms, result.expires_at_ms)
             for status in result.claims:
                 self._claim_status(status)
-
-    # --- sending -----------------------------------------------------------------------------------------------------
-
-    def _begin(self, call: Call) -> None:
-        self._last_number += 1
-        call.number = self._last_number
-        self._calls[call.number] = call
-        self._due.append(call)
-
-    def _request(self, call: Call) -> Request:
-        if not any(other.unanswered for other in self._calls.values()):
-            self._heard_at_ms = self.now_ms  # the silence is counted from the first question
-        self._wake_by(self._heard_at_ms + SILENCE_MS)
-        if call.first_sent_ms is None:
-            call.first_sent_ms = self.now_ms
-        call.sent_ms = self.now_ms
-        self._wake_by(self.now_ms + SILENCE_MS)
-        call.tries += 1
-        call.unanswered += 1
-        self.sends += 1
-        session = self.session.number if self.session is not None else 0
-        if isinstance(call.operation, SESSIONLESS):
-            session = 0
-        acked_below = next(iter(self._calls))  # numbers grow, so the first is the lowest that is open
-        return Request(session, call.number, acked_below, call.operation)
-
-    def _send_again(self, call: Call) -> None:
-        call.next_send_ms = 0
-        call.sent_ms = self.now_ms
-        self._due.append(call)
-
-    def _try_later(self, call: Call) -> None:
-        wait_ms = min(RETRY_MS_MAX, RETRY_MS << min(call.tries - 1, 8))
-        call.next_send_ms = self.now_ms + int(wait_ms * (0.75 + 0.5 * self._luck()))
-        self._wake_by(call.next_send_ms)
-
-    def _next_endpoint(self) -> str:
-        return self.endpoints[(self.endpoints.index(self.target) + 1) % len(self.endpoints)]
-
-    def _set_target(self, endpoint: str, *, at_once: bool) -> None:
-        """Go on with another node; everything under way is sent again, and the waiting claims are asked for."""
-        self.target = endpoint
-        self._heard_at_ms = self.now_ms
-        for call in self._calls.values():
-            if at_once and call.tries:
-                self._send_again(call)
-            elif call.tries and not call.next_send_ms:
-                self._try_later(call)
-        if self._waiting and self._ping is None:
-            self._ping_at_ms = self.now_ms
-            self._wake_by(self._ping_at_ms)
 
 
 def _timed_out(acquire: Acquire, *, indefinite: bool) -> AcquireTimeout:
@@ -818,6 +592,3 @@ def _name(acquire: Acquire) -> str:
 
 def _ignore(_: Any) -> None:
     """Take an outcome that nobody waits for."""
-
-
-__all__ = ["Acquire", "Call", "Denied", "LeaseLost", "LeaseRecord", "LeaseState", "Protocol"]

@@ -19,6 +19,8 @@ _FRAME: Final = struct.Struct(">6I")  # page, pages after the commit or 0, salt 
 _MAGIC: Final = 0x377F0682  # its last bit says that the checksums are of big-endian words
 _WORD: Final = 0xFFFFFFFF
 PAGE_BYTES_MIN: Final = 512
+SECTOR_BYTES: Final = 512
+"""What a disk writes as a whole or not at all, at the least."""
 
 
 def log_of(path: Path) -> Path:
@@ -53,13 +55,21 @@ def damage(path: Path) -> str | None:
             continue
         if checksum == tuple(stored):
             return f"frame {index + 1} of its write-ahead log has lost its mark"
-        if _is_of_several(frame for _, frame in frames[index:] if frame[2:4] == (salt1, salt2)):
+        later = (
+            frame for start, frame in frames[index:] if frame[2:4] == (salt1, salt2) and _lies_in_one_sector(start)
+        )
+        if _are_of_several(later):
             return f"frame {index + 1} of its write-ahead log is wrong, and what was committed after it would be lost"
         return None  # the rest is of the log's former round, or of the transaction that the crash cut off
     return None
 
 
-def _is_of_several(frames: Iterable[tuple[int, ...]]) -> bool:
+def _lies_in_one_sector(start: int) -> bool:
+    """Return whether the head of a frame is of one piece, not half new and half of what a torn write left there."""
+    return start // SECTOR_BYTES == (start + _FRAME.size - 1) // SECTOR_BYTES
+
+
+def _are_of_several(frames: Iterable[tuple[int, ...]]) -> bool:
     """Return whether these are certainly frames of more than one transaction.
 
     Each transaction ends with the one frame that says how large the database is by then, and writes no page twice

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def test_what_is_not_free_is_told_with_its_holder(service: str, client: lessor.C
 def test_whoever_waits_is_told_for_whom(service: str, client: lessor.Client) -> None:
     lease = client.acquire("x")
     process = lessor_process(*lock(service, "x"), "true")
-    assert f"waiting for 'x', held by tester for" in read_until(process, "waiting")
+    assert "waiting for 'x', held by tester for" in read_until(process, "waiting")
     lease.release()
     done = finish(process)
     assert done.code == 0
@@ -183,10 +184,11 @@ def test_a_signal_while_waiting_leaves_no_ghost_in_the_line(
 def test_the_death_of_lessor_itself_is_that_of_the_command(service: str, client: lessor.Client, tmp_path: Path) -> None:
     """Nobody would stop the command any more when the lease ends."""
     noted = tmp_path / "pid"
-    process = lessor_process(*lock(service, "x", "--ttl", "1"), sys.executable, "-c", STUBBORN, str(noted))
+    command_line = (*lock(service, "x", "--ttl", "1"), sys.executable, "-c", STUBBORN, str(noted))
+    process = lessor_process(*command_line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     command, other = map(int, written(noted).split())
     process.kill()
-    finish(process)
+    process.wait()
     try:
         until(lambda: gone(command), "the command is gone")
     finally:
@@ -204,7 +206,7 @@ def test_a_lost_lease_stops_the_command_and_all_that_it_started(tmp_path: Path) 
     # the service is gone: the lease cannot be renewed
     said = read_until(process, "is told to stop")
     assert "the lease could not be renewed and ends in" in said
-    until(lambda: (tmp_path / "pid.told").exists(), "it was told to stop")
+    until((tmp_path / "pid.told").exists, "it was told to stop")
     done = finish(process)
     assert done.code == exit_codes.LEASE_LOST
     assert "is killed: the lease has ended" in done.err

@@ -36,7 +36,7 @@ def settled(world: World, claims: int = 0) -> None:
     world.run(SETTLE_MS)
     assert not world.leftovers(), world.story()
     assert len(world.claims()) == claims, world.story()
-    calls = [call.operation for client in world.clients for call in client.protocol._calls.values()]
+    calls = [call.operation for client in world.clients for call in client.protocol._calls.under_way()]
     assert all(isinstance(operation, Ping) for operation in calls), "all is answered"
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from lessor.client.errors import BadRequest, Unavailable
-from lessor.client.protocol import RETRY_MS_MAX, SILENCE_MS, LeaseRecord
+from lessor.client.calls import RETRY_MS_MAX, SILENCE_MS
+from lessor.client.protocol import LeaseRecord
 from lessor.core import limits
 from lessor.core.commands import Claim, Describe
 from lessor.core.requests import Answer, Busy, Redirect, Rejected, Request
@@ -46,7 +47,7 @@ def test_a_redirect_is_followed_at_once_and_the_leader_is_remembered() -> None:
 def test_a_leader_that_is_not_among_the_endpoints_is_found_by_its_redirect() -> None:
     world = World(leader=3)
     client = world.client()
-    client.protocol.endpoints = client.protocol.endpoints[:1]
+    del client.protocol.endpoints[1:]
     world.finish(client.acquire(), within_ms=12)
     assert client.protocol.target == world.service.endpoints[3]
 

@@ -158,7 +158,7 @@ def test_a_damaged_roster_is_noticed(tmp_path: Path, chance: random.Random, dama
 
 # Damage to the last transaction looks like a torn write; so may the loss of the mark between it and the one before. A
 # cut leaves nothing that could tell what was there.
-ALLOWED_TO_BE_LOST = {flip_a_byte: 1, lose_a_sector: 2, swap_two_pages: 2, cut_the_end_off: 10_000}
+ALLOWED_TO_BE_LOST: dict[Damage, int] = {flip_a_byte: 1, lose_a_sector: 2, swap_two_pages: 2, cut_the_end_off: 10_000}
 
 
 @pytest.mark.parametrize("damage", ALLOWED_TO_BE_LOST)
@@ -205,3 +205,30 @@ def test_a_log_of_several_rounds_is_taken_for_whole(tmp_path: Path, chance: rand
             if number % 10 == 0:
                 copy_of(directory.path, tmp_path / f"copy{number}")
                 assert read_journal(tmp_path / f"copy{number}", directory._owner) == model.load()
+
+
+def test_a_commit_that_a_power_failure_cut_short_is_no_damage(tmp_path: Path, chance: random.Random) -> None:
+    """Of a commit that was not acknowledged any sectors may have reached the disk; the node starts as if none had."""
+    history = (writes for writes in journal_writes(chance) if writes)
+    log = "journal.db-wal"
+    model = ModelJournal()
+    forgotten = 0
+    with DataDirectory(tmp_path / "data", ALICE) as directory, directory.open_journal() as journal:
+        for number in range(120):
+            if chance.random() < 0.1:
+                journal._database.checkpoint("PASSIVE")  # the next commit begins the log anew
+            before, state_before = copy_of(directory.path, tmp_path / f"before{number}"), model.load()
+            writes = [write for _ in range(chance.choice((1, 1, 8))) for write in next(history)]
+            journal.commit(writes)
+            model.commit(writes)
+            old, new = (before / log).read_bytes(), (directory.path / log).read_bytes()
+            torn = bytearray(new)
+            for sector in range(512, len(new), 512):  # the first one holds the header, which is synced on its own
+                if chance.random() < 0.3:
+                    torn[sector : sector + 512] = old[sector : sector + 512].ljust(512, b"\0")
+            (before / log).write_bytes(torn[: len(new)])
+            found = read_journal(before, directory._owner)
+            assert found in (state_before, model.load()), f"commit {number}"
+            forgotten += found == state_before
+            shutil.rmtree(before)
+    assert forgotten, "no commit was ever cut short"

@@ -266,6 +266,7 @@ class Cluster:
         self.proposed: dict[tuple[int, Ballot], bytes] = {}
         self.stamped_at: dict[tuple[int, Ballot], int] = {}
         self.chosen: dict[int, bytes] = {}
+        self.chosen_under: dict[int, Ballot] = {}
         self.lead_by: dict[Ballot, tuple[int, int]] = {}
         self.states: dict[int, bytes] = {}
         self.ahead: dict[int, int] = {0: 0}  # after each slot: how far the lease clock is ahead of real time, at most
@@ -450,6 +451,7 @@ class Cluster:
         voters = self.accepted.setdefault((vote.slot, vote.ballot), {})
         voters[node.number] = None
         if len(voters) >= quorum(len(self.members)):
+            self.chosen_under[vote.slot] = min(vote.ballot, self.chosen_under.get(vote.slot, vote.ballot))
             if self.chosen.setdefault(vote.slot, vote.entry) != vote.entry:
                 raise self.violated(f"P1: two values were chosen in slot {vote.slot}")
 
@@ -485,10 +487,18 @@ class Cluster:
                 elif isinstance(send.message, Fetched):
                     self.mark("fetched" if send.message.votes else "truncated")
             for slot, vote in acceptor.votes.items():
+                if vote.ballot > acceptor.promised:
+                    raise self.violated(f"node {node.number} would let a lower ballot replace its vote in slot {slot}")
                 if slot <= acceptor.applied_upto and vote.entry != self.chosen.get(slot):
                     raise self.violated(f"P1: the journal of node {node.number} would serve a wrong value in slot {slot}")
             if vars(node.disk.acceptor(node.number, self.members, acceptor.applied_upto)) != vars(acceptor):
                 raise self.violated(f"P2: a restart of acceptor {node.number} would not come back as what was running")
+        elif role is Role.PROPOSER:
+            if node.proposer.stage is Stage.LEADER:
+                for slot in range(node.proposer.applied_upto, 0, -1):
+                    if slot in self.chosen_under and self.chosen_under[slot] > node.proposer.ballot:
+                        what = f"slot {slot} was chosen under {self.chosen_under[slot]}"
+                        raise self.violated(f"leader {node.proposer.ballot} says that it has chosen all slots, but {what}")
         elif role is Role.LEARNER:
             state = node.learner.state
             if state.applied_upto in self.states or self.rng.random() < 0.2:
@@ -623,13 +633,14 @@ class Cluster:
                     if node.up:
                         self._perform(node, role)
             elif pool:
-                phase_1 = [at for at, (*_, message) in enumerate(pool) if isinstance(message, Prepare | Promise)]
-                if phase_1 and rng.random() < 0.6:
+                near = [at for at, (a, b, *_) in enumerate(pool) if not rift or rift[a] == rift[b]]
+                phase_1 = [at for at in near if isinstance(pool[at][3], Prepare | Promise)]
+                if phase_1 and rng.random() < 0.5:
                     at = rng.choice(phase_1)
+                elif near and rng.random() > leak:
+                    at = rng.choice(near)
                 else:
                     at = rng.randrange(len(pool))
-                if rift and rift[pool[at][0]] != rift[pool[at][1]] and rng.random() > leak:
-                    continue
                 message = pool[at] if rng.random() < self.weather.repeat else pool.pop(at)
                 if rng.random() >= (0.8 if message[2] in muted else self.weather.loss):
                     self._arrive(*message)

@@ -1,4 +1,4 @@
-"""The other end of a node's sockets: well-behaved clients and peers, and raw TCP that speaks ZMTP as badly as it likes."""
+"""The other end of a node's sockets: a client that says what it is told to, and raw TCP that speaks ZMTP badly."""
 
 import os
 import random

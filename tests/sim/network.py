@@ -1,0 +1,73 @@
+"""The network of a simulated world: it loses, delays, repeats and reorders, brings old packets back, and can be cut.
+
+Between nodes everything may happen to a packet. Between a client and a node packets are lost, delayed and overtaken,
+and what a node says may be repeated; but what a client says arrives at most once on each connection, as TCP has it.
+"""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from .clock import MS
+from .options import Options
+
+REPLAY_AFTER_MS = 4000
+
+
+class Network:
+    """Carries packets between machines. Nodes are numbered from 1 on, clients from 101 on."""
+
+    def __init__(self, rng: random.Random, options: Options, at: Callable[..., None], now: Callable[[], int]) -> None:
+        """Start whole."""
+        self.random = rng.random
+        self.options = options
+        self.at = at
+        self.now = now
+        self.cuts: dict[tuple[int, int], None] = {}
+        self.late_us: dict[tuple[int, int], int] = {}
+        self.packets = 0
+        self.lost = 0
+        self.repeated = 0
+        self.whole = False  # healed: no more loss
+
+    def send(self, sender: int, receiver: int, deliver: Callable[..., None], *what: Any) -> None:
+        """Have `deliver(*what)` called when the packet arrives, if it does."""
+        random, options = self.random, self.options
+        self.packets += 1
+        link = (sender, receiver)
+        if self.whole:
+            self.at(self.now() + options.latency_us + int(random() * options.jitter_us), deliver, *what)
+            return
+        if link in self.cuts or (options.loss and random() < options.loss):
+            self.lost += 1
+            return
+        self.at(self.now() + self._travel_us(link), self._arrive, link, deliver, *what)
+        if sender < 100:
+            if options.repeat and random() < options.repeat:
+                self.repeated += 1
+                self.at(self.now() + self._travel_us(link), self._arrive, link, deliver, *what)
+            if options.replay and random() < options.replay:
+                self.repeated += 1
+                late_us = int(random() * REPLAY_AFTER_MS * MS)
+                self.at(self.now() + self._travel_us(link) + late_us, self._arrive, link, deliver, *what)
+
+    def reachable(self, one: int, other: int) -> bool:
+        """Return whether packets pass both ways."""
+        return (one, other) not in self.cuts and (other, one) not in self.cuts
+
+    def heal(self) -> None:
+        """Be whole from now on; what is on its way still arrives."""
+        self.whole = True
+        self.cuts.clear()
+        self.late_us.clear()
+
+    def _travel_us(self, link: tuple[int, int]) -> int:
+        random, options = self.random, self.options
+        travel_us = options.latency_us + int(random() * options.jitter_us)
+        if options.slow and random() < options.slow:
+            travel_us += int(random() * options.slow_ms * MS)
+        return travel_us + int(random() * self.late_us.get(link, 0))
+
+    def _arrive(self, link: tuple[int, int], deliver: Callable[..., None], *what: Any) -> None:
+        if link not in self.cuts:
+            deliver(*what)
