@@ -4,6 +4,7 @@ It takes Pykka's place for the queue of an actor (`_create_actor_inbox` is its s
 own thread polls its sockets here, which saves a thread for each socket and two hand-offs for each message.
 """
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -52,6 +53,7 @@ class Inbox:
         self._poller = zmq.Poller()
         self._poller.register(self._waker.fileno(), zmq.POLLIN)
         self._closed = False
+        self._ringing = threading.Lock()
 
     def read_from(self, socket: Socket, reader: Callable[[list[Any]], None], *, rare: bool = False) -> None:
         """Have `reader` append what `socket` has received to each batch.
@@ -64,9 +66,11 @@ class Inbox:
     def put(self, envelope: Envelope, /) -> None:
         """Add an envelope and wake the actor if it sleeps."""
         self._queue.append(envelope)
-        if self._asleep and not self._closed:
-            self._asleep = False
-            self._waker.ring()
+        if self._asleep:
+            with self._ringing:  # not while it is closed: the number of its descriptor may be another file's by then
+                if not self._closed:
+                    self._asleep = False
+                    self._waker.ring()
 
     def empty(self) -> bool:
         """Return whether no envelope is left (Pykka asks when the actor has stopped)."""
@@ -102,8 +106,9 @@ class Inbox:
 
     def close(self) -> None:
         """Let go of the waker; called by the actor at its end."""
-        self._closed = True
-        self._waker.close()
+        with self._ringing:
+            self._closed = True
+            self._waker.close()
 
     def _take_told(self, batch: list[Any]) -> Envelope | None:
         queue = self._queue

@@ -117,7 +117,6 @@ class Calls:
         self.anchor = Anchor()
         self.now_ms = 0
         self.session = 0
-        self.sends = 0
         self.wake_ms: int | None = None
         self._luck = luck
         self._hooks = hooks
@@ -311,7 +310,6 @@ class Calls:
         self.wake_by(self.now_ms + SILENCE_MS)
         call.tries += 1
         call.unanswered += 1
-        self.sends += 1
         session = 0 if isinstance(call.operation, SESSIONLESS) else self.session
         acked_below = next(iter(self._open))  # numbers grow, so the first is the lowest that is open
         return Request(session, call.number, acked_below, call.operation)

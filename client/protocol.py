@@ -122,6 +122,7 @@ class Protocol:
         self._opening: Call | None = None
         self._waiting: dict[int, Acquire] = {}
         self._acquires: dict[int, Acquire] = {}
+        self._closing: Call | None = None
         self._ping: Call | None = None
         self._ping_at_ms = 0
         self._turn = 0
@@ -150,11 +151,6 @@ class Protocol:
         """The node that is taken for the leader."""
         return self._calls.target
 
-    @property
-    def sends(self) -> int:
-        """How many requests have been sent, retries included."""
-        return self._calls.sends
-
     # --- what the user asks ------------------------------------------------------------------------------------------
 
     def call(self, operation: Operation, on_done: Callable[[Any], None], deadline_ms: int | None) -> Call:
@@ -163,12 +159,16 @@ class Protocol:
         self._calls.wake_by(deadline_ms)
         if self.closed:
             on_done(ClientClosed("the client is closed"))
-        elif self.session is None and not isinstance(operation, SESSIONLESS):
+        else:
+            self._begin(call)
+        return call
+
+    def _begin(self, call: Call) -> None:
+        if self.session is None and not isinstance(call.operation, SESSIONLESS):
             self._blocked.append(call)
             self._open()
         else:
             self._calls.begin(call)
-        return call
 
     def acquire(
         self,
@@ -208,14 +208,17 @@ class Protocol:
         self.call(Renew(lease.token, ttl_ms), done, deadline_ms)
 
     def close(self, on_done: Callable[[Any], None], deadline_ms: int) -> None:
-        """End the session, and with it everything held and waited for; nothing new is begun."""
+        """End the session, and with it everything held and waited for; nothing new is begun. May be called twice."""
+        if self.closed:
+            on_done(None)
+            return
 
         def done(result: Any) -> None:
             self._end_calls(ClientClosed("the client was closed while it waited"))
             on_done(result)
 
         for acquire in list(self._acquires.values()):
-            if acquire.call is not None and not acquire.call.indefinite:
+            if acquire.call is not None and not (acquire.call.number and acquire.call.indefinite):
                 self._forget(acquire.call)
             if acquire.claim and acquire.operation.detached:
                 # granted meanwhile, it would outlive the session
@@ -226,12 +229,21 @@ class Protocol:
                 self._end_lease(lease, LeaseState.RELEASED, "the client was closed")
                 if self.session is None or lease.session != self.session.number:
                     self.call(Release(lease.token), _ignore, deadline_ms)  # it has outlived its session
-        if self.session is None and not self._blocked and not any(call.tries for call in self._calls.under_way()):
-            self.closed = True
-            done(None)
-            return
-        self.call(CloseSession(), done, deadline_ms)
         self.closed = True
+        closing = Call(CloseSession(), done, deadline_ms)
+        self._calls.wake_by(deadline_ms)
+        if self.session is None and not self._blocked and not any(call.tries for call in self._calls.under_way()):
+            done(None)
+        elif self._unsettled():
+            self._closing = closing
+            self._blocked.append(closing)
+        else:
+            self._begin(closing)
+
+    def _unsettled(self) -> bool:
+        """Whether a detached claim may be granted that would outlive the session, so that closing must wait for it."""
+        claims = [call.operation for call in self._calls.under_way() if isinstance(call.operation, Claim)]
+        return any(claim.detached for claim in claims)
 
     def fail_all(self, error: LessorError) -> None:
         """End everything under way with an error: the client is broken or gone."""
@@ -379,6 +391,8 @@ class Protocol:
             self._finish(acquire, Unavailable(f"{_name(acquire)}: the session ended meanwhile", indefinite=True))
         else:
             self._finish(acquire, result)
+        if self._closing is not None and not self._unsettled() and self._forget(self._closing):
+            self._begin(self._closing)
 
     def _claim_status(self, status: ClaimStatus) -> None:
         acquire = self._waiting.get(status.claim)
@@ -431,19 +445,14 @@ class Protocol:
             self._finish(acquire, _timed_out(acquire, indefinite=True))
             return
         call = acquire.call
-        if not acquire.claim and call is not None and not call.indefinite:
-            # nothing can have come of it: it is safe to forget
-            self._forget(call)
-            self._finish(acquire, Unavailable(f"{_name(acquire)}: {call.why}", indefinite=acquire.ghost))
-            return
-        reached = bool(acquire.claim)
-        self._withdraw(acquire)
-        if reached:
+        assert call is not None
+        if acquire.claim:
             acquire.deadline_ms = self.now_ms + WITHDRAW_GRACE_MS
             self._calls.wake_by(acquire.deadline_ms)
         else:
-            why = call.why if call is not None else "no answer"
-            self._finish(acquire, Unavailable(f"{_name(acquire)}: {why}", indefinite=True))
+            doubt = call.indefinite or acquire.ghost
+            self._finish(acquire, Unavailable(f"{_name(acquire)}: {call.why}", indefinite=doubt))
+        self._withdraw(acquire)
 
     def _withdraw(self, acquire: Acquire) -> None:
         acquire.withdrawing = True
@@ -461,7 +470,7 @@ class Protocol:
                 self._finish(acquire, _timed_out(acquire, indefinite=False))
 
         self._waiting.pop(claim, None)
-        self.call(Cancel(claim), done, None)
+        self._begin(Call(Cancel(claim), done, None))
 
     def _finish(self, acquire: Acquire, outcome: Any) -> None:
         self._acquires.pop(id(acquire), None)

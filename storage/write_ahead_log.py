@@ -53,7 +53,7 @@ def damage(path: Path) -> str | None:
         ours = (frame_salt1, frame_salt2) == (salt1, salt2)
         if checksum == tuple(stored) and ours:
             continue
-        if checksum == tuple(stored):
+        if checksum == tuple(stored) and _lies_in_one_sector(start):
             return f"frame {index + 1} of its write-ahead log has lost its mark"
         later = (
             frame for start, frame in frames[index:] if frame[2:4] == (salt1, salt2) and _lies_in_one_sector(start)

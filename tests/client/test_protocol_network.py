@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from lessor.client.errors import BadRequest, Unavailable
 from lessor.client.calls import RETRY_MS_MAX, SILENCE_MS
+from lessor.client.errors import BadRequest, Unavailable
 from lessor.client.protocol import LeaseRecord
 from lessor.core import limits
 from lessor.core.commands import Claim, Describe

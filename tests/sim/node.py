@@ -141,6 +141,11 @@ class Node:
         if suspend:
             self.clock.stand_still(for_us)
 
+    def wake_up(self) -> None:
+        """Run again at once, after a pause was ended."""
+        for desk in self.desks.values():
+            self._plan(desk, self.world.now_us)
+
     # --- what arrives ------------------------------------------------------------------------------------------------
 
     def arrive(self, role: Role, messages: Sequence[Any]) -> None:
@@ -178,11 +183,9 @@ class Node:
             return
         if self.world.now_us < self.paused_until_us:
             self._plan(desk, self.paused_until_us)
-        elif desk.role is Role.PROPOSER or not desk.inbox[1:]:
+        else:
             desk.planned_us = None
             self._perform(desk)
-        else:
-            self._plan(desk, self.world.now_us)
 
     def _plan(self, desk: Desk, at_us: int) -> None:
         if desk.busy or (desk.planned_us is not None and desk.planned_us <= at_us):

@@ -1,0 +1,47 @@
+"""The cluster of real processes that the demo, the bench and the system tests run on."""
+
+from pathlib import Path
+
+import pytest
+
+from lessor.cli.local_cluster import PORT_RANGE, ClusterFailed, LocalCluster, free_base_ports
+from lessor.core import limits
+
+from .commands import gone
+
+
+def test_ports_are_apart_and_out_of_the_way_of_outgoing_connections() -> None:
+    bases = free_base_ports(5)
+    assert all(later - earlier >= limits.PORTS_PER_NODE for earlier, later in zip(bases, bases[1:], strict=False))
+    low, high = map(int, PORT_RANGE.read_text().split())
+    assert not [base for base in bases if low <= base + limits.PORTS_PER_NODE - 1 and base <= high]
+
+
+@pytest.mark.system
+def test_a_cluster_can_lose_stop_pause_and_regain_nodes(tmp_path: Path) -> None:
+    with LocalCluster(3, tmp_path) as cluster:
+        cluster.start()
+        leader = cluster.wait_for_leader()
+        cluster.kill(leader)
+        assert leader not in cluster.running
+        successor = cluster.wait_for_leader(other_than=leader)
+        cluster.restart(leader)
+        cluster.wait_until_caught_up(leader)
+        cluster.pause(leader)
+        assert len(cluster.status().answers) == 2
+        assert cluster.wait_for_leader() == successor
+        cluster.resume(leader)
+        cluster.wait_until_caught_up(leader)
+        assert cluster.stop(leader) == 0
+        pids = [cluster.pid_of(node) for node in cluster.running]
+    assert all(gone(pid) for pid in pids)
+    assert cluster.log_of(leader).exists()
+
+
+@pytest.mark.system
+def test_a_node_that_does_not_start_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
+    with LocalCluster(1, tmp_path) as cluster:
+        cluster.start(options=("--log-level", "nonsense"))
+        with pytest.raises(ClusterFailed, match="node 1 has ended") as failed:
+            cluster.wait_for_leader()
+    assert "debug, info, warning, error" in str(failed.value)

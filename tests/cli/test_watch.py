@@ -1,0 +1,84 @@
+"""`lessor watch` against services in this process."""
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+import lessor
+from lessor.cli import exit_codes
+
+from .commands import finish, lessor_process, read_until
+
+pytestmark = pytest.mark.system
+
+
+@contextmanager
+def watching(service: str, *arguments: str) -> "Iterator[subprocess.Popen[str]]":
+    process = lessor_process("watch", "--endpoints", service, *arguments)
+    try:
+        read_until(process, "watching from revision")
+        yield process
+    finally:
+        process.kill()
+        finish(process)
+
+
+def events(process: "subprocess.Popen[str]", count: int) -> list[dict[str, Any]]:
+    assert process.stdout is not None
+    return [json.loads(process.stdout.readline()) for _ in range(count)]
+
+
+def test_the_life_of_a_lease_is_told_as_it_happens(service: str, client: lessor.Client) -> None:
+    with watching(service, "--json") as process:
+        with client.lock("x", ttl=30) as lease:
+            lease.renew()
+        granted, renewed, released = events(process, 3)
+    assert [event["kind"] for event in (granted, renewed, released)] == ["granted", "renewed", "released"]
+    assert {"revision", "namespace", "name", "holder", "token", "session", "clock_ms", "time"} <= set(granted)
+    assert (granted["name"], granted["holder"], granted["token"]) == ("x", "tester", lease.token)
+    assert granted["revision"] + 2 == renewed["revision"] + 1 == released["revision"]
+
+
+def test_only_what_was_asked_for_is_told(service: str, client: lessor.Client) -> None:
+    with (
+        lessor.connect(service, namespace="other") as elsewhere,
+        watching(service, "wanted", "--json") as one,
+        watching(service, "--namespace", "other", "--json") as other,
+        watching(service, "--all", "--json") as everything,
+    ):
+        for use in (client, elsewhere):
+            for name in ("wanted too", "wanted"):
+                use.acquire(name).release()
+        assert [(event["namespace"], event["name"]) for event in events(one, 2)] == [("default", "wanted")] * 2
+        assert [event["name"] for event in events(other, 4)] == ["wanted too"] * 2 + ["wanted"] * 2
+        kinds = [event["kind"] for event in events(everything, 5)]
+        assert kinds == ["session_opened", "granted", "released", "granted", "released"]
+
+
+def test_people_read_lines(service: str, client: lessor.Client) -> None:
+    with watching(service) as process:
+        with client.lock("x", ttl=30) as lease:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        done = finish(process)
+    assert line.split()[2:] == ["granted", "x", "token", str(lease.token), "tester", "for", "30.0s"]
+    assert "\x1b" not in line, "no colours where nobody sees them"
+    assert done.code == exit_codes.INTERRUPTED
+    assert done.err == ""
+
+
+def test_a_service_that_is_away_is_told_and_waited_for(tmp_path: object) -> None:
+    with lessor.embedded() as node:
+        endpoint = node.endpoints
+    process = lessor_process("watch", "--endpoints", endpoint)
+    read_until(process, "no node answers")
+    with lessor.embedded(port=int(endpoint.rpartition(":")[2])):
+        read_until(process, "watching from revision")
+    process.kill()
+    finish(process)
