@@ -18,21 +18,30 @@ class AcceptorShell(Shell):
     role_name = "acceptor"
 
     def __init__(
-        self, fate: Fate, links: Links, port: Socket, members: tuple[int, ...], directory: DataDirectory, applied: int
+        self,
+        fate: Fate,
+        links: Links,
+        port: Socket,
+        members: tuple[int, ...],
+        directory: DataDirectory,
+        learnt: tuple[int, int],
     ) -> None:
-        """Take over the bound port; the journal is opened in the actor's thread."""
+        """Take over the bound port; the journal is opened in the actor's thread.
+
+        `learnt` is up to which slot the lease tables are applied, and the snapshot that they last began with.
+        """
         super().__init__(fate, links)
         self.port = port
         self.members = members
         self.directory = directory
-        self.applied = applied
+        self.applied, self.snapshot = learnt
         self.journal: Journal | None = None
         self.commits = 0
 
     def set_up(self) -> Any:
         """Open the journal and build the core from it."""
         self.journal = self.directory.open_journal()
-        kept = self.journal.load()
+        kept = self.journal.reconcile(self.journal.load(), self.applied, self.snapshot)
         self.core = Acceptor(
             self.links.sender.node,
             self.members,

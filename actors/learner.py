@@ -55,7 +55,7 @@ class LearnerShell(Shell):
         self.links.locals[Role.FEED] = FeedRef(self.feed)
         self.links.connect(Role.ACCEPTOR, Role.LEARNER)
         self.inbox.read_from(self.port, self.links.reader(self.port, Role.LEARNER))
-        return self.core.applied_upto
+        return self.core.applied_upto, self.tables.snapshot_upto
 
     def commit(self, writes: Sequence[Any]) -> None:
         """Write the lease state down as of now; several requests of one batch are one."""
@@ -66,11 +66,14 @@ class LearnerShell(Shell):
         elif any(isinstance(write, SaveState) for write in writes):
             self.tables.save(state)
 
+    def finish(self) -> None:
+        """Write the lease state down, so that the next start has nothing to replay."""
+        assert self.tables is not None
+        self.tables.save(self.core.state)
+
     def tear_down(self) -> None:
-        """Write what is left, and close."""
+        """Close the tables and the ports."""
         if self.tables is not None:
-            if self.core is not None:
-                self.tables.save(self.core.state)
             self.tables.close()
         self.port.close()
         self.feed.socket.close()

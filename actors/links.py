@@ -175,6 +175,13 @@ class Links:
                 for role in roles:
                     self.remote(Address(node, role))
 
+    def greet(self, role: Role) -> None:
+        """Say nothing but who this is to `role` of every other node, so that each knows each by its incarnation."""
+        packet = encode_peer_packet(self.sender, [])
+        for node in self.endpoints:
+            if node != self.sender.node:
+                send(self.remote(Address(node, role)).socket, [packet])
+
     def speak(self, sends: list[Send]) -> None:
         """Tell everybody what is to be told."""
         node = self.sender.node

@@ -81,6 +81,10 @@ class Node:
         self._stopped = threading.Event()
         self._stopping = threading.Lock()
         self.directory = DataDirectory(config.data, Identity(config.cluster, config.node, self.members))
+        self._refused = config.data / "refused"
+        if self._refused.exists():
+            self.directory.close()
+            raise ForeignDatabase(self._refused.read_text(encoding="utf-8"))
         # the members are part of it: nodes that count their majorities differently must not hear each other
         cluster_text = f"{config.cluster} {self.members}"
         cluster = int.from_bytes(hashlib.sha256(cluster_text.encode()).digest()[:7], "big")
@@ -114,19 +118,21 @@ class Node:
         facts = NodeFacts(self.config.node, self.config.cluster, metadata.version("lessor"), self.config.endpoints)
         peer_ports = [ports[role] for role in (Role.PROPOSER, Role.ACCEPTOR, Role.LEARNER)]
         try:
-            applied = self._launch(
+            learnt = self._launch(
                 Role.LEARNER, LearnerShell, fate, self._links(), ports[Role.LEARNER], self._feed, members, directory
             )
             self._launch(Role.GATEWAY, GatewayShell, fate, self._links(), ports[Role.GATEWAY], peer_ports, facts)
             self._launch(Role.EXPIRY_TIMER, ExpiryTimerShell, fate, self._links())
             promised = self._launch(
-                Role.ACCEPTOR, AcceptorShell, fate, self._links(), ports[Role.ACCEPTOR], members, directory, applied
+                Role.ACCEPTOR, AcceptorShell, fate, self._links(), ports[Role.ACCEPTOR], members, directory, learnt
             )
             self._launch(
-                Role.PROPOSER, ProposerShell, fate, self._links(), ports[Role.PROPOSER], members, promised, applied
+                Role.PROPOSER, ProposerShell, fate, self._links(), ports[Role.PROPOSER], members, promised, learnt[0]
             )
         except BaseException:
             self.stop()
+            if self.failure is not None:
+                raise self.failure[1] from None  # what came of it is of no interest
             raise
         log.info("node %d of cluster %r serves at %s", self.config.node, self.config.cluster, self.endpoints)
         return self
@@ -141,6 +147,7 @@ class Node:
                     ref.stop(block=True, timeout=STOP_TIMEOUT_S)
                 except (pykka.Timeout, pykka.ActorDeadError):
                     log.debug("%s had stopped, or did not in time", ref)
+            self._fate.wait_ended(STOP_TIMEOUT_S)  # one that failed closes its files by itself
             launched = len(self._refs)
             for role in list(self._ports)[launched:]:
                 self._ports[role].close()
@@ -184,11 +191,14 @@ class Node:
         )
 
     def _launch(self, role: Role, shell: type[Shell], *arguments: Any) -> Any:
-        ref = shell.start(*arguments)
-        found = self._fate.wait_ready()
-        self._refs.append(ref)
-        self._book[role].bind(ref)
-        return found
+        with self._stopping:  # a role that fails meanwhile stops the node, but not under the hands of this one
+            if self.failure is not None:
+                raise self.failure[1]
+            ref = shell.start(*arguments)
+            found = self._fate.wait_ready()
+            self._refs.append(ref)
+            self._book[role].bind(ref)
+            return found
 
     def _on_stranger(self, stranger: Stranger) -> None:
         if stranger.node != self.config.node or stranger.incarnation == self.directory.incarnation:
@@ -196,14 +206,14 @@ class Node:
         if not self.directory.fresh:
             self.tallies.complain("called_a_stranger", "a peer does not know this node's journal")
             return
-        self._fail(
-            "identity",
-            ForeignDatabase(
-                f"the cluster knows node {self.config.node} with another journal than the new one in "
-                f"{self.config.data}: its promises are forgotten, so it must not come back under this number. "
-                "Start it on its old data directory, or replace it by a node with a new number."
-            ),
+        error = ForeignDatabase(
+            f"the cluster knows node {self.config.node} with another journal than the new one in {self.config.data}: "
+            "its promises are forgotten, so it must not come back under this number. "
+            "Start it on its old data directory, or replace it by a node with a new number."
         )
+        # for the next start: the directory will not be fresh any more, and whoever supervises the node tries again
+        self._refused.write_text(str(error), encoding="utf-8")
+        self._fail("identity", error)
 
     def _fail(self, role: str, error: BaseException) -> None:
         if self.failure is not None:

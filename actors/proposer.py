@@ -10,10 +10,15 @@ from ..core.effects import Address, Role, Send
 from ..core.messages import Leadership, PeerLost
 from ..core.proposer import Proposer
 from ..transport.sockets import Socket, monitor_connection, read_monitor
+from .inbox import Batch
 from .links import Links
-from .shell import Fate, Shell
+from .shell import Fate, Shell, now_ms
 
 log = logging.getLogger(__name__)
+
+GREETING_EVERY_MS = 1_000
+"""How often a node says who it is. Followers have nothing else to say to each other, and yet each must know each: one
+that comes back without its journal would find a vote for its word with whoever has never met it before."""
 
 
 class ProposerShell(Shell):
@@ -31,6 +36,7 @@ class ProposerShell(Shell):
         self.promised = promised
         self.applied = applied
         self._monitors: list[Socket] = []
+        self._greet_at_ms = 0
 
     def set_up(self) -> None:
         """Build the core and watch the peers."""
@@ -49,6 +55,14 @@ class ProposerShell(Shell):
                 batch.append(PeerLost(peer))
 
         return read
+
+    def on_receive(self, batch: Batch) -> None:
+        """Do as any shell; and now and then say who this is."""
+        super().on_receive(batch)
+        now = now_ms()
+        if now >= self._greet_at_ms:
+            self._greet_at_ms = now + GREETING_EVERY_MS
+            self.links.greet(Role.PROPOSER)
 
     def speak(self, sends: list[Send]) -> None:
         """Log a change of leadership, then send."""

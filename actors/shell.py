@@ -35,6 +35,17 @@ class Fate:
         self._ready = threading.Event()
         self._error: BaseException | None = None
         self._found: Any = None
+        self._ends: list[threading.Event] = []
+
+    def begin(self) -> threading.Event:
+        """Return the event by which a role will say that it has ended, and has closed all that was its own."""
+        self._ends.append(threading.Event())
+        return self._ends[-1]
+
+    def wait_ended(self, timeout_s: float) -> None:
+        """Wait until every role has ended, but no longer than this for each."""
+        for ended in self._ends:
+            ended.wait(timeout_s)
 
     def ready(self, found: Any) -> None:
         """Say that the role has started, and what it found on its disk that others must know."""
@@ -70,6 +81,7 @@ class Shell(pykka.ThreadingActor):
         self.fate = fate
         self.links = links
         self.core: Any = None
+        self._ended = fate.begin()
 
     @staticmethod
     def _create_actor_inbox() -> Any:  # Pykka's type of an inbox is private
@@ -94,6 +106,9 @@ class Shell(pykka.ThreadingActor):
         """Send what is to be sent."""
         self.links.speak(sends)
 
+    def finish(self) -> None:
+        """Write down what is left to write. Not called after a failure: nothing of the core can be trusted then."""
+
     def tear_down(self) -> None:
         """Close what the role opened."""
 
@@ -106,8 +121,10 @@ class Shell(pykka.ThreadingActor):
         except BaseException as error:  # noqa: BLE001 - whatever it is, the node cannot start
             pykka.ActorRegistry.unregister(self.actor_ref)
             self.actor_stopped.set()
-            self.tear_down()
-            self.fate.fail(self.role_name, error, starting=True)
+            try:
+                self._close()
+            finally:
+                self.fate.fail(self.role_name, error, starting=True)
             return
         self.fate.ready(found)
 
@@ -131,15 +148,25 @@ class Shell(pykka.ThreadingActor):
         self.inbox.wake_at_ms = getattr(core, "wake_at_ms", None)
 
     def on_stop(self) -> None:
-        """Close what was opened."""
-        self.tear_down()
-        self.links.close()
-        self.inbox.close()
+        """Write what is left, and close what was opened."""
+        try:
+            self.finish()
+        finally:
+            self._close()
 
     def on_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:  # noqa: ARG002 - Pykka's
         """End the node: an unhandled exception in any role is the end of all of them."""
         error = exception_value or sys.exc_info()[1] or RuntimeError("unknown")
         self.fate.fail(self.role_name, error, starting=False)
+        self._close()
+
+    def _close(self) -> None:
+        try:
+            self.tear_down()
+        finally:
+            self.links.close()
+            self.inbox.close()
+            self._ended.set()
 
 
 def now_ms() -> int:

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -34,6 +35,8 @@ SWITCH_INTERVAL_S: Final = 0.001
 """How long a thread may keep the interpreter while another wants it. A request passes through four threads of the
 node, and each hand-over to a thread that just woke up may have to wait for as long as this; Python's own 5 ms would be
 longer than all the rest of the way."""
+
+LOOK_S: Final = 0.5
 
 log = logging.getLogger("lessor")
 
@@ -89,38 +92,45 @@ def run(options: argparse.Namespace) -> int:
         from ..storage.failures import StorageFailed
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     set_up_log(options.log_level)
-    signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGINT, _stop)
+    demand = Demand()
     config = NodeConfig(options.node_id, options.cluster, options.data, options.cluster_name, options.bind)
     try:
         with Node(config, on_fatal=_end) as node:
             node.start()
-            while True:
-                signal.pause()
-    except _Stopped as stopped:
-        log.info("node %d has stopped, as %s demands", options.node_id, stopped)
-        return exit_codes.OK
+            reason = demand.wait()
     except (Corrupt, ForeignDatabase) as error:
         complain("serve", str(error))
         return exit_codes.NODE_UNUSABLE
     except StorageFailed as error:
         complain("serve", str(error))
         return exit_codes.NODE_FAILED
+    log.info("node %d has stopped, as %s demands", options.node_id, reason)
+    return exit_codes.OK
 
 
-class _Stopped(BaseException):
-    """A signal says that the node shall stop; like KeyboardInterrupt no error, so nothing may swallow it."""
+class Demand:
+    """The wish of an operator or a supervisor that the node shall stop, which a signal tells."""
 
+    def __init__(self) -> None:
+        """Take over SIGTERM and SIGINT. Neither interrupts what the node is doing: it is stopped in order."""
+        self._told = threading.Event()
+        self._name = ""
+        signal.signal(signal.SIGTERM, self._tell)
+        signal.signal(signal.SIGINT, self._tell)
 
-def _stop(number: int, _frame: Any) -> NoReturn:
-    signal.signal(signal.SIGTERM, _stop_now)
-    signal.signal(signal.SIGINT, _stop_now)
-    raise _Stopped(signal.Signals(number).name)
+    def wait(self) -> str:
+        """Wait for the first signal, and return its name."""
+        # not for ever at a time: a signal may come in the moment between looking for one and waiting
+        while not self._told.wait(LOOK_S):
+            pass
+        return self._name
 
-
-def _stop_now(number: int, _frame: Any) -> NoReturn:
-    """Whoever asks twice does not want to wait. Nothing is lost: what was said is on disk."""
-    os._exit(exit_codes.SIGNALLED + number)
+    def _tell(self, number: int, _frame: Any) -> None:
+        if self._told.is_set():
+            # whoever asks twice does not want to wait; nothing is lost by it, what was said is on disk
+            os._exit(exit_codes.SIGNALLED + number)
+        self._name = signal.Signals(number).name
+        self._told.set()
 
 
 def _end(_role: str, error: BaseException) -> NoReturn:

@@ -97,8 +97,8 @@ def _note(told: Told, *, as_json: bool) -> None:
             complain("watch", f"missed {told.count} events, revisions {first} to {last}")
         case Trouble(text):
             complain("watch", text)
-        case Watching(revision):
-            complain("watch", f"watching from revision {revision} on")
+        case Watching():
+            complain("watch", "watching")
 
 
 def _print(event: Event, options: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from ..core.commands import FOREVER, Claim
 from .clock import now_ms
 from .engine import Engine
 from .errors import ClientClosed, ServiceBusy, Unavailable
-from .protocol import Protocol
+from .protocol import Acquire, Protocol
 
 CLOSE_TIMEOUT_MS = 2_000
 """How long closing waits for the service to release what was held; it ends by itself with the session otherwise."""
@@ -63,19 +63,21 @@ class Caller:
         engine = self._running()
         outcome = Outcome()
         wait_ms = operation.wait_ms
-        with engine.lock:
-            now = self.protocol.now_ms = now_ms()
-            deadline = None if wait_ms == FOREVER else now + (wait_ms or self.request_timeout_ms)
-            acquire = self.protocol.acquire(operation, outcome.set, deadline, auto_renew=auto_renew)
-        engine.wake()
+        acquire: Acquire | None = None
         try:
+            with engine.lock:
+                now = self.protocol.now_ms = now_ms()
+                deadline = None if wait_ms == FOREVER else now + (wait_ms or self.request_timeout_ms)
+                acquire = self.protocol.acquire(operation, outcome.set, deadline, auto_renew=auto_renew)
+            engine.wake()
             return outcome.wait()
         except BaseException:
-            with engine.lock:
-                # Ctrl-C while waiting leaves no ghost in the queue, nor a grant that nobody took
-                self.protocol.now_ms = now_ms()
-                self.protocol.abandon(acquire)
-            engine.wake()
+            # Ctrl-C while waiting leaves no ghost in the queue, nor a grant that nobody took
+            if acquire is not None:
+                with engine.lock:
+                    self.protocol.now_ms = now_ms()
+                    self.protocol.abandon(acquire)
+                engine.wake()
             raise
 
     def close(self) -> None:
@@ -96,6 +98,8 @@ class Caller:
             pass  # the session ends by itself
         finally:
             engine.stop()
+            with engine.lock:
+                self.protocol.end_calls()  # of other threads, if this one did not wait to the end
 
     def _running(self) -> Engine:
         engine = self._engine

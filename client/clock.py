@@ -1,5 +1,6 @@
 """The client's own clock, and the anchor that ties the lease clock of the service to it (DESIGN §5)."""
 
+import math
 import time
 from typing import Final
 
@@ -40,7 +41,8 @@ class Anchor:
 
     def learn(self, sent_ms: int, received_ms: int, clock_ms: int) -> None:
         """Take an answer in: when its request was first sent, when it came, and the lease clock in it."""
-        offset = sent_ms - clock_ms * (1 - MARGIN)
+        # a lease clock that shows whole milliseconds may have almost one more
+        offset = sent_ms - 1 - clock_ms * (1 - MARGIN)
         if self._offset_ms is None or offset > self._offset_ms:
             self._offset_ms = offset
         if clock_ms >= self._latest[1]:
@@ -55,7 +57,7 @@ class Anchor:
         """Return until when, on the client's clock, something that expires at `expires_at_ms` is safe to rely on."""
         if self._offset_ms is None:
             return 0
-        return int(self._offset_ms + expires_at_ms * (1 - MARGIN))
+        return math.floor(self._offset_ms + expires_at_ms * (1 - MARGIN))
 
     def over_after_ms(self, expires_at_ms: int) -> int:
         """Return when it should be over, as seen by others: an estimate, since the lease clock may stand still."""

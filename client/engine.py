@@ -24,6 +24,7 @@ class Engine:
         self._waker = make_waker()
         self._asleep = False
         self._stopping = False
+        self._ended = False
         self._dealers: dict[str, sockets.Socket] = {}
         self._monitors: dict[str, sockets.Socket] = {}
         self._poller = zmq.Poller()
@@ -35,15 +36,20 @@ class Engine:
         """Have the thread send what the protocol has to send. Call it without or with the lock."""
         if self._asleep:
             self._asleep = False
-            self._waker.ring()
+            self._ring()
 
     def stop(self) -> None:
         """End the thread and close the sockets. What is under way is not waited for."""
         if not self._stopping:
             self._stopping = True
-            self._waker.ring()
+            self._ring()
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=5)
+
+    def _ring(self) -> None:
+        with self.lock:
+            if not self._ended:  # its file may be somebody else's by now
+                self._waker.ring()
 
     def _run(self) -> None:
         context = sockets.make_context(len(self.protocol.endpoints))
@@ -59,7 +65,9 @@ class Engine:
                 self._monitors[endpoint].close()
                 dealer.close()
             context.destroy(linger=0)
-            self._waker.close()
+            with self.lock:
+                self._ended = True
+                self._waker.close()
 
     def _fail(self, error: Exception) -> None:
         told = Unavailable(f"the client's thread failed: {error!r}", indefinite=True)

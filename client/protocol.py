@@ -171,12 +171,7 @@ class Protocol:
             self._calls.begin(call)
 
     def acquire(
-        self,
-        operation: Claim,
-        on_done: Callable[[Any], None],
-        deadline_ms: int | None,
-        *,
-        auto_renew: bool,
+        self, operation: Claim, on_done: Callable[[Any], None], deadline_ms: int | None, *, auto_renew: bool
     ) -> Acquire:
         """Begin to acquire; `on_done` gets the LeaseRecord, a Denied, or an error."""
         acquire = Acquire(operation, on_done, deadline_ms, auto_renew)
@@ -214,7 +209,7 @@ class Protocol:
             return
 
         def done(result: Any) -> None:
-            self._end_calls(ClientClosed("the client was closed while it waited"))
+            self.end_calls()
             on_done(result)
 
         for acquire in list(self._acquires.values()):
@@ -232,7 +227,8 @@ class Protocol:
         self.closed = True
         closing = Call(CloseSession(), done, deadline_ms)
         self._calls.wake_by(deadline_ms)
-        if self.session is None and not self._blocked and not any(call.tries for call in self._calls.under_way()):
+        unreached = self.session is None and not (self._opening is not None and self._opening.indefinite)
+        if unreached and not any(isinstance(call.operation, Release) for call in self._blocked):
             done(None)
         elif self._unsettled():
             self._closing = closing
@@ -242,19 +238,20 @@ class Protocol:
 
     def _unsettled(self) -> bool:
         """Whether a detached claim may be granted that would outlive the session, so that closing must wait for it."""
-        claims = [call.operation for call in self._calls.under_way() if isinstance(call.operation, Claim)]
-        return any(claim.detached for claim in claims)
+        return any(isinstance(call.operation, Claim) and call.operation.detached for call in self._calls.under_way())
 
     def fail_all(self, error: LessorError) -> None:
         """End everything under way with an error: the client is broken or gone."""
         self.closed = True
         for acquire in list(self._acquires.values()):
             self._finish(acquire, error)
-        self._end_calls(error)
+        self.end_calls(error)
         for lease in list(self.leases.values()):
             self._end_lease(lease, LeaseState.LOST, str(error))
 
-    def _end_calls(self, error: LessorError) -> None:
+    def end_calls(self, error: LessorError | None = None) -> None:
+        """Tell everybody who waits for an answer that none will come."""
+        error = error or ClientClosed("the client was closed while it waited")
         calls, self._blocked = [*self._calls.forget_all(), *self._blocked], []
         for call in calls:
             call.on_done(error)

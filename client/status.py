@@ -92,7 +92,7 @@ class _Asked:
 
 
 def _ask(context: sockets.Context, endpoints: list[str], timeout: float) -> ClusterStatus:
-    asked = {endpoint: _Asked(context, endpoint, lane) for lane, endpoint in enumerate(endpoints)}
+    asked = {endpoint: _Asked(context, endpoint, lane) for lane, endpoint in enumerate(dict.fromkeys(endpoints))}
     poller = zmq.Poller()
     for each in asked.values():
         poller.register(each.dealer, zmq.POLLIN)

@@ -4,19 +4,20 @@ import datetime as dt
 import os
 import secrets
 import socket
+import threading
 from collections.abc import Sequence
 from random import random
 from types import TracebackType
 from typing import Any, Self
 
 from ..core import limits
-from ..core.commands import FOREVER, Claim, Describe, ListClaims, Operation, Resource, check
-from ..core.results import ClaimPage, Denied, NotHeld, Released, Renewed
+from ..core.commands import FOREVER, Claim, Describe, ListClaims, OpenSession, Operation, Renew, Resource, check
+from ..core.results import ClaimPage, Denied, Released
 from ..transport.endpoints import parse_list
 from .caller import Caller
 from .errors import BadRequest, ClientClosed, LeaseLost, ServiceBusy, Unavailable
 from .lease import BaseLease, LeaseView, view
-from .protocol import LeaseRecord, Protocol
+from .protocol import LeaseRecord, LeaseState, Protocol
 
 Duration = float | dt.timedelta
 """A length of time: seconds, or a timedelta."""
@@ -36,14 +37,13 @@ class Lease(BaseLease):
         Raises:
             LeaseLost: it is not held any more.
             Unavailable: no answer came; indefinite, but the lease is held at least as long as before.
-            BadRequest: the ttl is out of bounds.
+            BadRequest: the ttl is out of bounds, or the lease has none.
         """
-        result = self._caller.ask(
-            lambda done, deadline: self._protocol.renew(
-                self._record, _ms(ttl) if ttl is not None else 0, done, deadline
-            )
-        )
-        if isinstance(result, NotHeld) or not isinstance(result, Renewed):
+        ttl_ms = 0 if ttl is None else max(1, _ms(ttl))
+        _check(Renew(self.token, ttl_ms))
+        if self._record.state is LeaseState.HELD:
+            self._caller.ask(lambda done, deadline: self._protocol.renew(self._record, ttl_ms, done, deadline))
+        if self._record.state is not LeaseState.HELD:
             raise LeaseLost(f"{self.name!r} is not held any more: {self.lost_reason or 'it was released'}")
 
     def release(self) -> bool:
@@ -55,10 +55,11 @@ class Lease(BaseLease):
             Unavailable: no answer came. The client counts the lease as released all the same; indefinite means that
                 others may see it as held until its ttl or the session ends.
         """
-        if self._record.state.value == "released":
+        state = self._record.state
+        if state is LeaseState.RELEASED:
             return False
         result = self._caller.ask(lambda done, deadline: self._protocol.release(self._record, done, deadline))
-        return isinstance(result, Released)
+        return isinstance(result, Released) and state is LeaseState.HELD
 
     def __enter__(self) -> Self:
         """Return the lease itself."""
@@ -81,7 +82,7 @@ class Lock:
         """Made by `Client.lock`."""
         self._client = client
         self._arguments = arguments
-        self._leases: list[Lease] = []
+        self._leases: list[tuple[int, Lease]] = []  # of each thread
 
     def __enter__(self) -> Lease:
         """Wait for the lease, and return it.
@@ -90,14 +91,17 @@ class Lock:
             AcquireTimeout, Unavailable, ServiceBusy, BadRequest: as `Client.acquire`; the body is not entered.
         """
         lease = self._client.acquire(**self._arguments)
-        self._leases.append(lease)
+        self._leases.append((threading.get_ident(), lease))
         return lease
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Release the lease."""
-        self._leases.pop().__exit__(kind, error, trace)
+        mine = [entry for entry in self._leases if entry[0] == threading.get_ident()]
+        entry = (mine or self._leases)[-1]  # one that was entered elsewhere, if none was here
+        self._leases.remove(entry)
+        entry[1].__exit__(kind, error, trace)
 
 
 class Client:
@@ -129,11 +133,8 @@ class Client:
         self.namespace = namespace
         self.holder = holder if holder is not None else f"{socket.gethostname()}:{os.getpid()}"
         session_timeout_ms = _ms(session_timeout)
-        if not limits.SESSION_TIMEOUT_MS_MIN <= session_timeout_ms <= limits.SESSION_TIMEOUT_MS_MAX:
-            raise BadRequest(
-                f"a session timeout is from {limits.SESSION_TIMEOUT_MS_MIN} ms to {limits.SESSION_TIMEOUT_MS_MAX} ms, "
-                f"not {session_timeout_ms} ms"
-            )
+        _check(OpenSession(bytes(limits.SESSION_KEY_BYTES), session_timeout_ms, description))
+        _check(self._claim("x", 1, 0, data=b"", holder=None, detached=False))
         nodes = parse_list(endpoints if isinstance(endpoints, str) else ",".join(endpoints))
 
         def draw_key() -> bytes:
@@ -284,15 +285,29 @@ def connect(endpoints: str | Sequence[str], namespace: str = "default", **option
 
 
 def _ms(duration: Duration) -> int:
-    seconds = duration.total_seconds() if isinstance(duration, dt.timedelta) else float(duration)
-    if not 0 <= seconds <= limits.TTL_MS_MAX:
-        raise BadRequest(f"a duration is a number of seconds from 0 on, not {duration!r}")
+    seconds: Any = duration.total_seconds() if isinstance(duration, dt.timedelta) else duration
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+        raise BadRequest(f"a duration is a number of seconds or a timedelta, not a {type(duration).__name__}")
+    if not 0 <= seconds <= limits.TTL_MS_MAX / 1000:
+        raise BadRequest(f"a duration is from 0 to {limits.TTL_MS_MAX // 1000} seconds, not {duration!r}")
     return int(seconds * 1000)
 
 
 def _check(operation: Operation) -> None:
     """Refuse what is wrong in itself before it is sent; the gateway checks again."""
-    for value in (getattr(operation, "data", b""),):
-        if not isinstance(value, bytes):
-            raise BadRequest(f"data is bytes, not {type(value).__name__}")
+    texts: dict[str, Any] = {}
+    match operation:
+        case Claim(namespace, (Resource((name,)),), holder, data):
+            texts = {"a namespace": namespace, "a name": name, "a holder's name": holder}
+            if not isinstance(data, bytes):
+                raise BadRequest(f"data is bytes, not {type(data).__name__}")
+        case Describe(namespace, (name,)):
+            texts = {"a namespace": namespace, "a name": name}
+        case OpenSession(_, _, description):
+            texts = {"a description": description}
+        case _:
+            pass
+    for what, text in texts.items():
+        if not isinstance(text, str):
+            raise BadRequest(f"{what} is text, not {type(text).__name__}")
     check(operation)

@@ -34,9 +34,7 @@ HELD_BACK_MAX = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Watching:
-    """The feeds are followed: everything after `revision` will be told."""
-
-    revision: int
+    """The feeds are followed: whatever happens from now on will be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +120,16 @@ class Watcher:
         self._endpoints = list(endpoints)
         self._context: sockets.Context = zmq.Context(io_threads=1)
         self._feed = FeedSubscriber(self._context, *[of_role(endpoint, Role.FEED) for endpoint in self._endpoints])
-        self._order: Order | None = None  # None before it is known where to begin
+        self._order: Order | None = None  # None before the first event; what came before that was not missed
+        self._watching = False
         self._trouble = ""
         self._behind = 0  # how often in a row no node had come as far as what was told
 
     def events(self) -> Iterator[Told]:
         """Yield what happens, without end."""
         ask_at = 0.0
+        # so that what happens after the first look at the nodes is not missed
+        self._feed.wait_connected(int(PATIENCE_S * 1000))
         while True:
             if time.monotonic() >= ask_at:
                 yield from self._ask()
@@ -137,9 +138,9 @@ class Watcher:
             if self._order is not None and self._order.gap_until is not None:
                 wait_until = min(wait_until, self._order.gap_until)
             event = self._next(wait_until)
-            if event is not None and self._order is not None:
+            if event is not None:
                 ask_at = time.monotonic() + SILENCE_S
-                yield from self._order.take(event, time.monotonic())
+                yield from self._take(event)
             if self._order is not None:
                 yield from self._order.give_up(time.monotonic())
 
@@ -147,6 +148,11 @@ class Watcher:
         """Leave the feeds."""
         self._feed.close()
         self._context.destroy(linger=0)
+
+    def _take(self, event: Event) -> list[Told]:
+        if self._order is None:
+            self._order = Order(event.revision - 1)
+        return self._order.take(event, time.monotonic())
 
     def _next(self, until: float) -> Event | None:
         try:
@@ -166,19 +172,18 @@ class Watcher:
         self._behind = self._behind + 1 if self._order is not None and revision < self._order.last else 0
         if self._behind >= BEHIND_MAX:
             yield Trouble("the revisions start again: another cluster answers, or this one was made anew")
-            self._order, self._behind = None, 0
+            self._order, self._behind, self._watching = None, 0, False
+        if before or not self._watching:
+            self._watching = True
+            yield Watching()
         if self._order is None:
-            self._order = Order(revision)
-            yield Watching(revision)
             return
-        if before:
-            yield Watching(self._order.last)
         # what the nodes have told of may still be on its way
         deadline = time.monotonic() + PATIENCE_S
         while self._order.last < revision and time.monotonic() < deadline:
             event = self._next(deadline)
             if event is not None:
-                yield from self._order.take(event, time.monotonic())
+                yield from self._take(event)
         yield from self._order.know(revision)
 
 

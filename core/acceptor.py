@@ -160,7 +160,9 @@ class Acceptor:
                 continue
             mine = self.votes.get(vote.slot)
             if mine is None or mine.ballot < vote.ballot:
-                # a chosen value may be recorded as accepted: every later ballot proposes the same
+                # a chosen value may be recorded as accepted: every later ballot proposes the same; and no lower one
+                # may replace it from here on
+                self._promise(vote.ballot, effects)
                 self._keep(vote)
                 effects.write(WriteVote(vote))
             effects.send(self._learner, Chosen(vote))

@@ -90,6 +90,7 @@ class Learner:
         self.saved_upto = state.applied_upto
         self.leading = NO_BALLOT
         self.watermark = (NO_BALLOT, 0)
+        self.highest = NO_BALLOT
         self._open: dict[int, Vote] = {}  # what this node's acceptor has accepted, not applied yet
         self._counts: dict[int, dict[Ballot, dict[int, None]]] = {}  # who accepted under which ballot
         self._chosen: dict[int, Vote] = {}  # known as chosen, waiting for the slots before
@@ -185,6 +186,7 @@ class Learner:
             raise Corrupt(f"the chosen entry of slot {vote.slot} cannot be read: {error}") from error
         if not isinstance(entry, Batch | Lead | NoOp):
             raise Corrupt(f"the chosen entry of slot {vote.slot} is a {type(entry).__name__}")
+        self.highest = max(self.highest, vote.ballot)
         answering = isinstance(entry, Batch) and entry.term == self.leading
         outcome = self.state.apply(vote.slot, entry, answering=answering)
         if isinstance(entry, Batch) and answering:
@@ -206,11 +208,11 @@ class Learner:
     def _tell(self, effects: Effects) -> None:
         if self.applied_upto != self._told_progress:
             self._told_progress = self.applied_upto
-            progress = Progress(self.applied_upto, self.saved_upto)
+            progress = Progress(self.applied_upto, self.saved_upto, self.highest)
             effects.send(Address(self.node, Role.PROPOSER), progress)
         if self.saved_upto != self._told_saved:
             self._told_saved = self.saved_upto
-            effects.send(Address(self.node, Role.ACCEPTOR), Progress(self.applied_upto, self.saved_upto))
+            effects.send(Address(self.node, Role.ACCEPTOR), Progress(self.applied_upto, self.saved_upto, self.highest))
             effects.send(Address(self.node, Role.GATEWAY), self.summary())
         if self.leading != NO_BALLOT:
             clock, deadline, told = self.state.clock_ms, self.state.next_deadline_ms(), self._told_deadline_ms
@@ -320,7 +322,7 @@ class Learner:
         self._chosen = {old: vote for old, vote in self._chosen.items() if old > slot}
         effects.write(ReplaceState())
         effects.send(Address(self.node, Role.ACCEPTOR), Installed(slot))
-        effects.send(Address(self.node, Role.PROPOSER), Progress(slot, slot))
+        effects.send(Address(self.node, Role.PROPOSER), Installed(slot))
         self._told_progress = self._told_saved = slot
         self._fetched = True
         self._apply_what_is_chosen(effects)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from . import limits
-from .ballot import Ballot
+from .ballot import NO_BALLOT, Ballot
 from .encoding import MaxBytes, MaxItems, wire
 
 EntryBytes = Annotated[bytes, MaxBytes(limits.PACKET_BYTES_MAX)]
@@ -279,6 +279,7 @@ class Progress:
 
     applied_upto: int
     saved_upto: int
+    ballot: Ballot = NO_BALLOT  # the highest under which anything applied was known as chosen
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from .messages import (
     Behind,
     Heartbeat,
     HeartbeatAnswer,
+    Installed,
     Leadership,
     Nudge,
     PeerLost,
@@ -39,6 +40,7 @@ from .messages import (
 Message = (
     Submit
     | Progress
+    | Installed
     | Tick
     | Nudge
     | PeerLost
@@ -114,7 +116,11 @@ class Proposer:
             case Tick():
                 self._tick(message, effects)
             case Progress():
-                self._progress(message)
+                self._progress(message, effects)
+            case Installed(slot):
+                self.applied_upto = max(self.applied_upto, slot)
+                if self.stage in (Stage.PREPARING, Stage.LEADER):
+                    self._fail(effects)
             case Heartbeat():
                 self._heartbeat(message, effects)
             case HeartbeatAnswer():
@@ -306,8 +312,14 @@ class Proposer:
             self._pending.extend(submit.commands)
             assert len(self._pending) <= limits.PROPOSER_QUEUE_MAX, "the gateway bounds what is in flight"
 
-    def _progress(self, progress: Progress) -> None:
+    def _progress(self, progress: Progress, effects: Effects) -> None:
         self.applied_upto = max(self.applied_upto, progress.applied_upto)
+        self._see(progress.ballot)
+        if self.stage in (Stage.PREPARING, Stage.LEADER) and progress.ballot > self.ballot:
+            # somebody else has had values chosen, maybe others than this node proposed in those slots: to claim as the
+            # leader of this ballot that they are chosen would have followers apply what they accepted from here
+            self._fail(effects)
+            return
         for slot in [slot for slot in self._in_flight if slot <= self.applied_upto]:
             del self._in_flight[slot]
 

@@ -1,12 +1,14 @@
 """The event feed: every applied change of a lease, published by each node to whoever subscribes."""
 
+import time
+
 import zmq
 
 from ..core import limits
 from ..core.errors import Malformed
 from ..core.events import Event
 from .packets import decode_packet, encode_packet, payload
-from .sockets import Context, Socket, publisher, subscriber
+from .sockets import Context, Socket, monitor_connection, publisher, read_monitor, subscriber
 
 _LEFT, _JOINED = b"\x00", b"\x01"
 
@@ -76,8 +78,17 @@ class FeedSubscriber:
     def __init__(self, context: Context, *endpoints: str, namespace: str = "", path: tuple[str, ...] = ()) -> None:
         """Subscribe to the events of a resource, of a namespace, or to all."""
         self._socket = subscriber(context, endpoints[0], topic_of(namespace, path))
+        self._monitor = monitor_connection(self._socket)
         for endpoint in endpoints[1:]:
             self._socket.connect(endpoint)
+
+    def wait_connected(self, timeout_ms: int) -> bool:
+        """Wait until one of the feeds is connected: the subscription is on its way to it then, before anything else."""
+        deadline = time.monotonic() + timeout_ms / 1000
+        while (left := deadline - time.monotonic()) > 0:
+            if self._monitor.poll(left * 1000) and zmq.EVENT_HANDSHAKE_SUCCEEDED in read_monitor(self._monitor):
+                return True
+        return False
 
     def next(self, timeout_ms: int | None = None) -> Event | None:
         """Return the next event, None if none came in time.
@@ -95,4 +106,5 @@ class FeedSubscriber:
 
     def close(self) -> None:
         """Leave the feed."""
+        self._monitor.close()
         self._socket.close()

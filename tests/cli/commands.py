@@ -56,7 +56,11 @@ def run_process(*arguments: str, options: tuple[str, ...] = (), timeout: float =
 
 def finish(process: "subprocess.Popen[str]", timeout: float = 30) -> Done:
     with process:
-        out, err = process.communicate(timeout=timeout)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
     return Done(process.returncode, out or "", err or "")
 
 

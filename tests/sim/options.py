@@ -57,6 +57,7 @@ class Options:
     stall: int
     stall_leader: int
     suspend: int
+    rotate: int  # a leader cut off goes on writing, while others lead in turn
     depose: int  # every follower believes that the connection to the leader broke
     fail_disk: int
     slow_link: int
@@ -99,7 +100,7 @@ class Options:
             nodes=pick((1, 2, 3, 3, 3, 3, 4, 5, 5)),
             clients=pick((1, 2, 2, 3, 3, 4)),
             names=pick((1, 1, 1, 2, 3)),
-            duration_ms=pick((2000, 3000, 4000, 6000)),
+            duration_ms=pick((1500, 2000, 3000, 4000)),
             drift_ppm=pick((0, 500, 500)),
             hop_us=pick((5, 25, 200)),
             latency_us=pick((20, 60, 300, 3000)),
@@ -119,6 +120,7 @@ class Options:
             stall=some(1, 4),
             stall_leader=some(1, 4),
             suspend=some(1, 2),
+            rotate=some(2, 6),
             depose=some(1, 4, 8),
             fail_disk=some(1, 3),
             slow_link=some(1, 3),
@@ -138,7 +140,7 @@ class Options:
             close_share=pick((0, 0, 0.05)),
             hold_ms=pick((20, 150, 800)) if hurried else 3000,
             limits=tuple(sorted(small.items())),
-            snapshot_every=pick((1, 8, 16)),
+            snapshot_every=pick((1, 8, 8, 32)),
         )
 
     def changed(self, **changes: Any) -> "Options":

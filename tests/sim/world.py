@@ -24,9 +24,11 @@ from .client import SimClient
 from .clock import MS
 from .faults import Faults
 from .history import History
+from .ledger import Ledger
 from .network import Network
 from .node import Node, endpoint
 from .options import Options
+from .sometimes import Observer
 
 FIRST_CLIENT = 101
 HEAL_MS = 20_000
@@ -84,6 +86,8 @@ class World:
         self.now_us = 0
         self.faulty = True
         self.reconciles = False  # see Journal.reconcile
+        self.rounding_ms = 1  # by which a clock that shows whole milliseconds may mislead
+        self.released_by_others: dict[int, None] = {}
         self.speaks_early = False  # for a mutant
         self.passing: tuple[type[BaseException], ...] = (Violated,)
         self.marks: Counter[str] = Counter()
@@ -99,7 +103,8 @@ class World:
         self.network = Network(self.rng, self.options, self.at, lambda: self.now_us)
         self.referee = Referee(self)
         self.checkers = [kind(self) for kind in checkers]
-        self.hooks = Hooks([self.referee, *self.checkers])
+        self.ledger = Ledger(self)
+        self.hooks = Hooks([self.referee, self.ledger, Observer(self), *self.checkers])
         self.node_at = {endpoint(member): member for member in self.members}
         self.nodes = {member: Node(self, member) for member in self.members}
         self.clients: list[SimClient] = []
@@ -157,14 +162,11 @@ class World:
         self.count_fault("healed")
         self.network.heal()
         for node in self.nodes.values():
-            node.paused_until_us = node.slow_disk_until_us = 0
+            node.slow_disk_until_us = 0
             node.disk.failing = False
-            if node.up:
-                node.wake_up()
-            else:
+            if not node.up:
                 node.start()
         for client in self.clients:
-            client.paused_until_us = 0
             if not client.alive:
                 client.start_again()
             client.app.hush()
@@ -309,7 +311,7 @@ class World:
     def trace_client(self, client: SimClient, packet: Any) -> None:
         """Add what a client sends."""
         assert self.trace is not None
-        calls = client.protocol._calls
+        calls = {call.number: call for call in client.protocol._calls.under_way()}
         shown = [f"{number}:{calls[number].operation}" for number in packet.numbers if number in calls]
         self.trace.append(f"{self.now_us / 1000:10.3f} c{client.number} -> {packet.endpoint} {' '.join(shown)}")
 

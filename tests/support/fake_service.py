@@ -616,11 +616,9 @@ FAULTS = (
     Fault("lost", ()),
     Fault("lost with its connection", (), breaks=True),
     Fault("arrives as its connection breaks", (LATENCY_MS,), breaks=True),
-    Fault("twice", (LATENCY_MS, LATENCY_MS)),
-    Fault("again later", (LATENCY_MS, 40.0, 900.0)),
+    Fault("repeated", (LATENCY_MS, LATENCY_MS, 40.0, 900.0)),
     Fault("overtaken", (7.0,)),
     Fault("late", (750.0,)),
-    Fault("very late", (2_600.0,)),
 )
 
 

@@ -13,7 +13,10 @@ from typing import Any, Self
 
 import zmq
 
+from lessor.actors.embedded import free_base_port
+from lessor.core.errors import BadRequest
 from lessor.core.requests import StatusAnswer, StatusRequest
+from lessor.transport.endpoints import parse_cluster
 from lessor.transport.packets import decode_packet, encode_packet
 from lessor.transport.sockets import Context, Socket, dealer, receive, send
 
@@ -51,6 +54,16 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
+
+
+def free_endpoints(count: int) -> dict[int, str]:
+    """Endpoints for a cluster of so many nodes on this machine, whose ports are all free now."""
+    while True:
+        members = ",".join(f"{node}=tcp://{HOST}:{free_base_port()}" for node in range(1, count + 1))
+        try:
+            return parse_cluster(members)
+        except BadRequest:
+            continue  # they overlap
 
 
 def is_free(port: int) -> bool:
@@ -115,6 +128,12 @@ class Asker:
         answer = self.ask(StatusRequest(secrets.randbits(40)))
         assert isinstance(answer, StatusAnswer)
         return answer
+
+
+def status_of(endpoint: str) -> StatusAnswer:
+    """What a node says of itself."""
+    with a_context() as context, Asker(context, endpoint) as asker:
+        return asker.status()
 
 
 def counter(status: StatusAnswer, name: str) -> int:

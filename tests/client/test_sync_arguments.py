@@ -1,0 +1,158 @@
+"""What the blocking face refuses before it sends anything, with the bound in the text; and the examples in docstrings."""
+
+import datetime as dt
+import doctest
+import importlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import lessor
+from lessor import BadRequest, Client, Lease
+from lessor.client.caller import Caller
+from lessor.client.lease import LeaseRecord, Protocol
+from lessor.core import limits
+
+ENDPOINT = "tcp://127.0.0.1:7411"
+LONG = "x" * 2_000
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    """A client that fails the test if it would send anything."""
+
+    def refuse(*_: object, **__: object) -> Any:
+        raise AssertionError("this is sent")
+
+    monkeypatch.setattr(Caller, "ask", refuse)
+    monkeypatch.setattr(Caller, "acquire", refuse)
+    before = threading.active_count()
+    with lessor.connect(ENDPOINT) as client:
+        yield client
+        assert threading.active_count() == before
+
+
+ACQUIRES = [
+    pytest.param({"name": ""}, "must not be empty", id="no name"),
+    pytest.param({"name": LONG}, "1024 bytes", id="long name"),
+    pytest.param({"name": "é" * 513}, "1024 bytes in UTF-8, not 1026", id="long name in UTF-8"),
+    pytest.param({"name": "a\nb"}, "printable", id="unprintable name"),
+    pytest.param({"name": "\ud800"}, "valid Unicode", id="name that is no text"),
+    pytest.param({"name": 5}, "text, not int", id="name that is a number"),
+    pytest.param({"name": None}, "text, not NoneType", id="name that is None"),
+    pytest.param({"name": b"x"}, "text, not bytes", id="name that is bytes"),
+    pytest.param({"holder": ""}, "must not be empty", id="no holder"),
+    pytest.param({"holder": "x" * 256}, "255 bytes", id="long holder"),
+    pytest.param({"holder": 5}, "text, not int", id="holder that is a number"),
+    pytest.param({"data": bytes(limits.DATA_BYTES_MAX + 1)}, "65536", id="much data"),
+    pytest.param({"data": "text"}, "bytes, not str", id="data that is text"),
+    pytest.param({"data": bytearray(b"x")}, "bytes, not bytearray", id="data that may change"),
+    pytest.param({"ttl": 0}, "from 100 ms", id="no ttl at all"),
+    pytest.param({"ttl": 0.0999}, "from 100 ms to 604800000 ms, not 99 ms", id="short ttl"),
+    pytest.param({"ttl": 604_801}, "from 0 to 604800 seconds, not 604801", id="long ttl"),
+    pytest.param({"ttl": dt.timedelta(days=8)}, "604800 seconds", id="long timedelta"),
+    pytest.param({"ttl": -1}, "from 0 to 604800 seconds, not -1", id="negative ttl"),
+    pytest.param({"ttl": float("nan")}, "not nan", id="ttl that is no number"),
+    pytest.param({"ttl": float("inf")}, "not inf", id="ttl without end"),
+    pytest.param({"ttl": 10**400}, "604800 seconds", id="huge ttl"),
+    pytest.param({"ttl": "30"}, "number of seconds or a timedelta, not a str", id="ttl that is text"),
+    pytest.param({"ttl": True}, "not a bool", id="ttl that is a truth value"),
+    pytest.param({"ttl": None, "detached": True}, "needs a ttl", id="detached without ttl"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "text"), ACQUIRES)
+def test_a_bad_argument_is_refused_by_each_way_to_acquire(client: Client, arguments: dict[str, Any], text: str) -> None:
+    arguments = {"name": "x", **arguments}
+    ways: list[Callable[..., Any]] = [client.acquire, client.try_acquire]
+    if "detached" not in arguments:
+        ways.append(lambda **rest: client.lock(**rest).__enter__())
+    for way in ways:
+        with pytest.raises(BadRequest) as caught:
+            way(**arguments)
+        assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "text"),
+    [
+        (86_401, "from 0 ms to 86400000 ms, not 86401000 ms"),
+        (604_801, "604800 seconds"),
+        (-0.001, "not -0.001"),
+        (float("nan"), "not nan"),
+        ("5", "not a str"),
+        (dt.timedelta(seconds=-1), "from 0 to"),
+    ],
+)
+def test_a_bad_timeout_is_refused(client: Client, timeout: Any, text: str) -> None:
+    for ask in (lambda: client.acquire("x", timeout=timeout), lambda: client.lock("x", timeout=timeout).__enter__()):
+        with pytest.raises(BadRequest) as caught:
+            ask()
+        assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "text"), [("", "empty"), (LONG, "1024"), ("\0", "printable"), (5, "text, not int")])
+def test_a_bad_name_is_not_described(client: Client, name: Any, text: str) -> None:
+    with pytest.raises(BadRequest, match=text):
+        client.describe(name)
+
+
+@pytest.mark.parametrize(
+    ("ttl", "text"), [(0, "from 100 ms"), (0.05, "from 100 ms"), (604_801, "604800"), (-1, "-1"), ("1", "not a str")]
+)
+def test_a_bad_ttl_does_not_renew(client: Client, ttl: Any, text: str) -> None:
+    record = LeaseRecord("default", ("x",), "me", b"", 1, 1, 30_000, 30_000, auto_renew=True, detached=False, session=1)
+    protocol = Protocol([ENDPOINT], lambda: bytes(16), 10_000, "", lambda: 0.5)
+    lease = Lease(Caller(protocol, 1_000), record)
+    with pytest.raises(BadRequest, match=text):
+        lease.renew(ttl)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"endpoints": ""}, "at least one endpoint"),
+        ({"endpoints": []}, "at least one endpoint"),
+        ({"endpoints": "127.0.0.1:7411"}, "tcp://HOST:PORT"),
+        ({"endpoints": "http://127.0.0.1:7411"}, "tcp://HOST:PORT"),
+        ({"endpoints": f"{ENDPOINT},tcp://127.0.0.1:99999"}, "65531"),
+        ({"endpoints": [ENDPOINT, "nonsense"]}, "tcp://HOST:PORT"),
+        ({"namespace": ""}, "must not be empty"),
+        ({"namespace": "x" * 256}, "255 bytes"),
+        ({"namespace": 5}, "text, not int"),
+        ({"holder": ""}, "must not be empty"),
+        ({"holder": "x" * 256}, "255 bytes"),
+        ({"session_timeout": 0.4}, "from 500 ms to 1800000 ms, not 400 ms"),
+        ({"session_timeout": 1_801}, "from 500 ms to 1800000 ms"),
+        ({"session_timeout": "10"}, "not a str"),
+        ({"request_timeout": -1}, "not -1"),
+        ({"request_timeout": None}, "not a NoneType"),
+        ({"description": LONG}, "1024"),
+        ({"description": 5}, "text, not int"),
+    ],
+)
+def test_a_client_is_not_made_with_a_bad_option(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        lessor.connect(**{"endpoints": ENDPOINT, **options})
+    assert text in str(caught.value)
+
+
+def test_a_bad_request_is_a_value_error_and_an_error_of_ours() -> None:
+    assert issubclass(BadRequest, lessor.LessorError)
+    assert issubclass(BadRequest, ValueError)
+
+
+def test_endpoints_may_be_text_or_a_list() -> None:
+    for endpoints in (f"{ENDPOINT}, tcp://h2:7421,", [ENDPOINT, "tcp://h2:7421"], (ENDPOINT, "tcp://h2:7421")):
+        client = lessor.connect(endpoints)
+        assert client._caller.protocol.endpoints == [ENDPOINT, "tcp://h2:7421"]
+        client.close()
+
+
+@pytest.mark.parametrize("module", ["lessor", "lessor.client.sync", "lessor.client.clock", "lessor.client.lease"])
+def test_the_examples_in_the_docstrings_are_true(module: str) -> None:
+    result = doctest.testmod(importlib.import_module(module))
+    assert result.failed == 0
+    assert result.attempted >= (3 if module == "lessor" else 0)

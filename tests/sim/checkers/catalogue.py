@@ -1,0 +1,33 @@
+"""All checkers, one for each promise and some beside, by their names."""
+
+from .base import Checker
+from .linearizable import Linearizable
+from .p1_agreement import Agreement
+from .p2_durable import Durable
+from .p3_exclusion import Exclusion
+from .p4_at_least import AtLeast
+from .p5_tokens_grow import TokensGrow
+from .p6_exactly_once import ExactlyOnce
+from .p7_fair import Fair
+from .p8_loss_told import LossTold
+from .p9_definite import Definite
+from .p10_bounded import Bounded
+from .stops import Stops
+
+ALL: tuple[type[Checker], ...] = (
+    Agreement,
+    Durable,
+    Exclusion,
+    AtLeast,
+    TokensGrow,
+    ExactlyOnce,
+    Fair,
+    LossTold,
+    Definite,
+    Bounded,
+    Linearizable,
+    Stops,
+)
+"""In the order of the promises. Liveness is demanded by the world itself."""
+
+BY_NAME = {checker.__name__: checker for checker in ALL}

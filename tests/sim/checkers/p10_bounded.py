@@ -1,0 +1,78 @@
+"""P10: every queue, window and table has its limit, and what is not held or waited for leaves nothing behind."""
+
+from typing import TYPE_CHECKING, Any
+
+from lessor.core import limits
+from lessor.core.commands import CloseSession
+from lessor.core.entries import Entry
+from lessor.core.lease_state import Outcome
+
+from .base import Checker
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lessor.core.effects import Send
+
+    from ..client import SimClient
+    from ..node import Node
+
+EMPTY_BYTES_MAX = 100
+"""A snapshot in which there is nothing but the header."""
+
+
+class Bounded(Checker):
+    """Measures the tables of every role while a world runs, and finds them empty at its end."""
+
+    promise = "P10"
+
+    def outcome(self, slot: int, entry: Entry, outcome: Outcome) -> None:
+        """Measure the replicated state."""
+        state = self.world.referee.state
+        claims, sessions = state._claims, state._sessions
+        self._most("claims", len(claims), limits.CLAIMS_MAX)
+        self._most("sessions", len(sessions), limits.SESSIONS_MAX)
+        self._most("deadlines", len(state._deadlines), 2 * (len(claims) + len(sessions)) + 1000)
+        self._most("queues", len(state._queues), len(claims))
+        self._most("places in queues", sum(map(len, state._queues.values())), len(claims))
+        for session in sessions.values():
+            self._most("kept answers", len(session.replies), limits.REPLIES_PER_SESSION_MAX)
+        for claim in claims.values():
+            if not claim.token and claim.session not in sessions:
+                raise self.fail(f"claim {claim.claim} waits, and its session has ended")
+        for command in self.world.ledger.commands:
+            if isinstance(command.operation, CloseSession) and command.session in sessions:
+                raise self.fail(f"session {command.session} was closed and is there")
+
+    def acceptor_sends(self, node: "Node", sends: "Sequence[Send]") -> None:
+        """Measure an acceptor, and the other roles of its node."""
+        if not node.up:
+            return
+        acceptor, learner = node.acceptor, node.learner
+        retained = limits.JOURNAL_RETAIN_SLOTS * 5 // 4 + limits.SAVE_EVERY_SLOTS + 5
+        if len(acceptor.votes) > retained:  # those that are not applied yet, after a restart, do not count
+            applied = sum(slot <= acceptor.applied_upto for slot in acceptor.votes)
+            self._most(f"applied votes in the journal of node {node.number}", applied, retained)
+        ahead = max(learner.watermark[1], self.world.referee.state.applied_upto) - learner.applied_upto + 20
+        for what, table in (("open votes", learner._open), ("counted slots", learner._counts), ("chosen", learner._chosen)):
+            self._most(what, len(table), ahead + len(acceptor.votes))
+
+    def client_turn(self, client: "SimClient") -> None:
+        """Measure a client."""
+        protocol = client.protocol
+        asked = len(client.app.open_calls) + len(protocol.leases)
+        self._most(f"calls of client {client.number}", len(protocol._calls.under_way()), 40 + 4 * asked)
+
+    def finished(self) -> None:
+        """Nothing is held or waited for any more, so nothing may be left."""
+        for node in self.world.nodes.values():
+            state = node.learner.state
+            left: dict[str, Any] = {"queues": state._queues, "keys": state._session_by_key, "tokens": state._claim_by_token}
+            for what, table in left.items():
+                if table:
+                    raise self.fail(f"node {node.number} is left with {what}: {table}")
+            self._most("bytes of an empty state", len(state.snapshot()), EMPTY_BYTES_MAX)
+
+    def _most(self, what: str, count: int, most: int) -> None:
+        if count > most:
+            raise self.fail(f"{count} {what}, more than {most}")
