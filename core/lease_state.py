@@ -11,6 +11,7 @@ Everything here is a function of the log. Laws it keeps:
 import heapq
 import itertools
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -466,17 +467,27 @@ class LeaseState:
     def _read_claims(self, query: Describe | ListClaims) -> ClaimPage:
         if isinstance(query, Describe):
             queue = self._queues.get((query.namespace, query.path), OrderedDict())
-            page = [self._info(self._claims[number]) for number in itertools.islice(queue, limits.LIST_PAGE_MAX)]
+            page, more = self._page(iter([self._claims[number] for number in queue]), limits.LIST_PAGE_MAX)
             holders = sum(claim.phase == ClaimPhase.HELD for claim in page[:1])
-            return ClaimPage(tuple(page), len(queue) - holders, len(queue) > len(page))
+            return ClaimPage(page, len(queue) - holders, more)
         wanted = (
             claim
             for claim in self._claims.values()
             if claim.claim > query.after and query.namespace in ("", claim.namespace)
         )
-        page = [self._info(claim) for claim in itertools.islice(wanted, query.limit)]
-        waiting = sum(claim.phase == ClaimPhase.WAITING for claim in page)
-        return ClaimPage(tuple(page), waiting, next(wanted, None) is not None)
+        page, more = self._page(wanted, query.limit)
+        return ClaimPage(page, sum(claim.phase == ClaimPhase.WAITING for claim in page), more)
+
+    def _page(self, claims: Iterator[ClaimRecord], count_max: int) -> tuple[tuple[ClaimInfo, ...], bool]:
+        """Return as many claims as fit in one answer, at least one, and whether others follow."""
+        page: list[ClaimInfo] = []
+        size = 0
+        for claim in claims:
+            if len(page) >= count_max or size >= limits.PAGE_BYTES:
+                return tuple(page), True
+            page.append(self._info(claim))
+            size += len(claim.data) + sum(len(part.encode()) for part in claim.resources[0].path)
+        return tuple(page), False
 
     def _info(self, claim: ClaimRecord) -> ClaimInfo:
         return ClaimInfo(

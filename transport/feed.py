@@ -86,7 +86,7 @@ class FeedSubscriber:
         """Wait until one of the feeds is connected: the subscription is on its way to it then, before anything else."""
         deadline = time.monotonic() + timeout_ms / 1000
         while (left := deadline - time.monotonic()) > 0:
-            if self._monitor.poll(left * 1000) and zmq.EVENT_HANDSHAKE_SUCCEEDED in read_monitor(self._monitor):
+            if self._monitor.poll(int(left * 1000)) and zmq.EVENT_HANDSHAKE_SUCCEEDED in read_monitor(self._monitor):
                 return True
         return False
 

@@ -12,7 +12,8 @@ from lessor.client.protocol import LeaseRecord, LeaseState
 from lessor.core.commands import FOREVER, Ping
 from lessor.core.results import Denied, Released, Renewed
 
-from ..support.fake_service import FakeClient, Outcome, World, each_fault
+from ..support.fake_service import FakeClient, Outcome, World
+from .faults import each_fault
 
 SETTLE_MS = 4_000
 """Long enough for whatever is late, for a ping and for retries."""

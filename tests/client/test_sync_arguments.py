@@ -1,4 +1,4 @@
-"""What the blocking face refuses before it sends anything, with the bound in the text; and the examples in docstrings."""
+"""What the blocking face refuses before it sends anything, naming the bound; and the examples in the docstrings."""
 
 import datetime as dt
 import doctest
@@ -12,7 +12,7 @@ import pytest
 import lessor
 from lessor import BadRequest, Client, Lease
 from lessor.client.caller import Caller
-from lessor.client.lease import LeaseRecord, Protocol
+from lessor.client.protocol import LeaseRecord, Protocol
 from lessor.core import limits
 
 ENDPOINT = "tcp://127.0.0.1:7411"
@@ -66,9 +66,13 @@ ACQUIRES = [
 @pytest.mark.parametrize(("arguments", "text"), ACQUIRES)
 def test_a_bad_argument_is_refused_by_each_way_to_acquire(client: Client, arguments: dict[str, Any], text: str) -> None:
     arguments = {"name": "x", **arguments}
+
+    def enter(**rest: Any) -> Lease:
+        return client.lock(**rest).__enter__()
+
     ways: list[Callable[..., Any]] = [client.acquire, client.try_acquire]
     if "detached" not in arguments:
-        ways.append(lambda **rest: client.lock(**rest).__enter__())
+        ways.append(enter)
     for way in ways:
         with pytest.raises(BadRequest) as caught:
             way(**arguments)
@@ -87,10 +91,11 @@ def test_a_bad_argument_is_refused_by_each_way_to_acquire(client: Client, argume
     ],
 )
 def test_a_bad_timeout_is_refused(client: Client, timeout: Any, text: str) -> None:
-    for ask in (lambda: client.acquire("x", timeout=timeout), lambda: client.lock("x", timeout=timeout).__enter__()):
-        with pytest.raises(BadRequest) as caught:
-            ask()
-        assert text in str(caught.value)
+    with pytest.raises(BadRequest) as caught:
+        client.acquire("x", timeout=timeout)
+    assert text in str(caught.value)
+    with pytest.raises(BadRequest), client.lock("x", timeout=timeout):
+        pass
 
 
 @pytest.mark.parametrize(("name", "text"), [("", "empty"), (LONG, "1024"), ("\0", "printable"), (5, "text, not int")])
@@ -155,4 +160,4 @@ def test_endpoints_may_be_text_or_a_list() -> None:
 def test_the_examples_in_the_docstrings_are_true(module: str) -> None:
     result = doctest.testmod(importlib.import_module(module))
     assert result.failed == 0
-    assert result.attempted >= (3 if module == "lessor" else 0)
+    assert result.attempted >= (2 if module == "lessor" else 0)
