@@ -23,7 +23,7 @@ run: $(VENV)/.server ## start a demo cluster on this machine
 
 test: $(VENV)/.dev ## run the tests
 	@$(say) 'running the tests'
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 check: $(VENV)/.dev ## check format, style and types
 	@$(say) 'checking format, style and types'

@@ -74,6 +74,14 @@ def test_the_hold_at_a_moment_is_found() -> None:
     assert verdict.held_at(32 * MS, 33 * MS) == 0
 
 
+def test_what_became_of_each_lease_is_kept() -> None:
+    released = (("released", 1, 11, "held"), ("released", 2, 31, "not held"), ("lost", 5, 49, "it expired"))
+    verdict = judge(records(*GOOD, *released, ("failed", 0, 60, "no answer")))
+    assert verdict.released == {1: True, 2: False}
+    assert verdict.lost == 1
+    assert verdict.failures == ["A: no answer"]
+
+
 def test_the_outage_is_the_longest_time_without_a_grant_from_the_kill_on() -> None:
     verdict = Verdict(entered_ns=[at * MS for at in (0, 500, 510, 520, 820, 830)])
     assert verdict.longest_gap_ns(525 * MS, 850 * MS) == 300 * MS, "the long one at the beginning was before the kill"
@@ -188,7 +196,7 @@ def test_only_nothing_looks_like_nothing() -> None:
 @pytest.mark.system
 @pytest.mark.timeout(90)
 def test_the_demo_keeps_every_promise_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    process = lessor_process("demo", "--seconds", "6", "--json", env=os.environ | {"TMPDIR": str(tmp_path)})
+    process = lessor_process("demo", "--seconds", "4", "--json", env=os.environ | {"TMPDIR": str(tmp_path)})
     done = finish(process, timeout=60)
     assert done.code == 0, done
     assert set(done.json) == {"acquisitions", "overlaps", "tokens_increasing", "lease_survived", "outage_ms"}

@@ -44,6 +44,10 @@ OUTSIDE = {
 OUTSIDE_LAZILY = {"cli": {"pykka", "sqlite_utils"}}
 
 # Builtins that reach out of core, or whose answer differs from process to process.
+PURE_ALL_THE_SAME = {
+    # it writes out a function for each message class from the class's own fields, as `dataclass` itself does
+    ("core/encoding.py", "exec"),
+}
 IMPURE_NAMES = frozenset({"__import__", "breakpoint", "eval", "exec", "hash", "id", "input", "open", "print"})
 CLOCK_READS = frozenset({"now", "today", "utcnow"})
 
@@ -152,7 +156,8 @@ def purity_problems(path: str, source: str) -> list[Problem]:
     problems = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in IMPURE_NAMES:
-            problems.append(Problem(path, node.lineno, f"{node.id} is banned from core"))
+            if (path, node.id) not in PURE_ALL_THE_SAME:
+                problems.append(Problem(path, node.lineno, f"{node.id} is banned from core"))
         elif isinstance(node, ast.Attribute) and node.attr in CLOCK_READS:
             problems.append(Problem(path, node.lineno, f".{node.attr} reads a clock; time is a field of the message"))
         elif isinstance(node, ast.AsyncFunctionDef | ast.Await):

@@ -1,0 +1,475 @@
+"""Known bugs, each put into the product for the time of a test: a checker that none of them trips proves nothing."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+from lessor.client import clock as client_clock
+from lessor.client.calls import Calls
+from lessor.client.protocol import Protocol
+from lessor.core import lease_state, limits
+from lessor.core.acceptor import Acceptor
+from lessor.core.ballot import NO_BALLOT, Ballot
+from lessor.core.commands import Release
+from lessor.core.effects import Address, Effects, Role
+from lessor.core.entries import Batch, Lead
+from lessor.core.lease_state import LeaseState
+from lessor.core.learner import Learner
+from lessor.core.messages import Accept, Promise, WritePromise, WriteVote
+from lessor.core.proposer import Proposer, Stage
+from lessor.core.results import NotHeld, Released
+
+from .checkers.base import Checker
+from .checkers.p1_agreement import Agreement
+from .checkers.p2_durable import Durable
+from .checkers.p3_exclusion import Exclusion
+from .checkers.p4_at_least import AtLeast
+from .checkers.p5_tokens_grow import TokensGrow
+from .checkers.p6_exactly_once import ExactlyOnce
+from .checkers.p7_fair import Fair
+from .checkers.p8_loss_told import LossTold
+from .checkers.p9_definite import Definite
+from .checkers.p10_bounded import Bounded
+from .disk import Disk
+from .world import World
+
+Patch = Callable[[], "contextlib.AbstractContextManager[Any]"]
+
+
+def _nothing(_: World) -> None:
+    """Leave the world as it is."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A bug: what it is, who must catch it, and within how many worlds."""
+
+    name: str
+    what: str
+    checker: type[Checker]
+    worlds: int
+    patched: Patch
+    prepare: Callable[[World], None] = field(default=_nothing)
+
+
+MUTANTS: dict[str, Mutant] = {}
+
+
+def _mutant(
+    what: str, checker: type[Checker], worlds: int, prepare: Callable[[World], None] = _nothing
+) -> Callable[[Callable[[], Iterator[None]]], Callable[[], Iterator[None]]]:
+    def register(patch: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:
+        name = patch.__name__.strip("_")
+        MUTANTS[name] = Mutant(name, what, checker, worlds, contextmanager(patch), prepare)
+        return patch
+
+    return register
+
+
+def _replacing(owner: Any, name: str, make: Callable[[Any], Any]) -> Any:
+    return mock.patch.object(owner, name, make(getattr(owner, name)))
+
+
+# --- what is on the disk ---------------------------------------------------------------------------------------------
+
+
+def _speak_early(world: World) -> None:
+    world.speaks_early = True
+
+
+@_mutant("a reply before the commit", Durable, 20, _speak_early)
+def _reply_before_commit() -> Iterator[None]:
+    yield
+
+
+@_mutant("a promise that is not persisted", Durable, 20)
+def _promise_not_persisted() -> Iterator[None]:
+    def promise(self: Acceptor, ballot: Ballot, effects: Effects) -> None:
+        self.promised = max(self.promised, ballot)
+
+    with mock.patch.object(Acceptor, "_promise", promise):
+        yield
+
+
+@_mutant("a journal row lost at restart", Agreement, 300)
+def _journal_row_lost() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def acceptor(self: Disk, *arguments: Any) -> Any:
+            if self.votes:
+                del self.votes[max(self.votes)]
+            return original(self, *arguments)
+
+        return acceptor
+
+    with _replacing(Disk, "acceptor", make):
+        yield
+
+
+@_mutant("a snapshot of state without its applied slot", Agreement, 300)
+def _snapshot_without_slot() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def save(self: Disk, state: LeaseState, *, replaced: bool) -> None:
+            before = state.header.applied_upto
+            state.header.applied_upto = max(0, before - 1)
+            try:
+                original(self, state, replaced=replaced)
+            finally:
+                state.header.applied_upto = before
+
+        return save
+
+    with _replacing(Disk, "save", make):
+        yield
+
+
+@_mutant("votes below an installed snapshot kept over a crash, and served as chosen", Agreement, 2000)
+def _votes_below_a_snapshot() -> Iterator[None]:
+    def installed(self: Disk) -> None:
+        """Forget nothing."""
+
+    with mock.patch.object(Disk, "reconcile", installed):
+        yield
+
+
+# --- consensus -------------------------------------------------------------------------------------------------------
+
+
+@_mutant("a new ballot without phase 1", Agreement, 100)
+def _no_phase_1() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def count(self: Proposer, effects: Effects) -> None:
+            original(self, effects)
+            if self.stage is Stage.PREPARING:
+                self._lead(effects)
+
+        return count
+
+    with _replacing(Proposer, "_count_pre_votes", make):
+        yield
+
+
+@_mutant("phase 1 adopts the value of the lowest ballot", Agreement, 300)
+def _lowest_ballot_adopted() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def promise(self: Proposer, message: Promise, effects: Effects) -> None:
+            # what was found first under a lower ballot is kept
+            kept = {
+                vote.slot: self._found[vote.slot]
+                for vote in message.votes
+                if vote.slot in self._found and self._found[vote.slot].ballot < vote.ballot
+            }
+            votes = tuple(kept.get(vote.slot, vote) for vote in message.votes)
+            changed = Promise(
+                message.ballot, message.node, message.from_slot, votes, message.next_page, message.truncated_upto
+            )
+            original(self, changed, effects)
+
+        return promise
+
+    with _replacing(Proposer, "_promise", make):
+        yield
+
+
+@_mutant("phase 1 adopts nothing but what its own acceptor has", Agreement, 200)
+def _only_own_votes_adopted() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def promise(self: Proposer, message: Promise, effects: Effects) -> None:
+            if message.node != self.node:
+                message = Promise(
+                    message.ballot, message.node, message.from_slot, (), message.next_page, message.truncated_upto
+                )
+            original(self, message, effects)
+
+        return promise
+
+    with _replacing(Proposer, "_promise", make):
+        yield
+
+
+@_mutant("a quorum that is one vote short", Agreement, 200)
+def _quorum_off_by_one() -> Iterator[None]:
+    def quorum(members: int) -> int:
+        return max(1, members // 2)
+
+    with mock.patch("lessor.core.proposer.quorum", quorum), mock.patch("lessor.core.learner.quorum", quorum):
+        yield
+
+
+@_mutant("an acceptor that accepts below its promise", Agreement, 300)
+def _accept_below_promise() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def accept(self: Acceptor, message: Accept, effects: Effects) -> None:
+            promised = self.promised
+            self.promised = min(promised, message.ballot)
+            original(self, message, effects)
+            self.promised = max(promised, message.ballot)
+
+        return accept
+
+    with _replacing(Acceptor, "_accept", make):
+        yield
+
+
+@_mutant("a follower applies below the watermark whatever it has accepted", Agreement, 300)
+def _watermark_without_ballot() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def known(self: Learner, slot: int) -> Any:
+            vote = self._open.get(slot)
+            return vote if vote is not None and slot <= self.watermark[1] else original(self, slot)
+
+        return known
+
+    with _replacing(Learner, "_known", make):
+        yield
+
+
+@_mutant("the state of each node goes through a set, in an order of its own", Agreement, 200)
+def _order_of_a_set() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def end(self: LeaseState, session: Any, kind: str) -> int:
+            # stands for `for claim in {…}`: each state has its own order
+            if id(self) % 64 >= 32:
+                session.claims = dict(reversed(session.claims.items()))
+            released: int = original(self, session, kind)
+            return released
+
+        return end
+
+    with _replacing(LeaseState, "_end_session", make):
+        yield
+
+
+# --- time ------------------------------------------------------------------------------------------------------------
+
+
+@_mutant("stragglers are applied, with the highest stamp found as the new leader's base", AtLeast, 600)
+def _stragglers_applied() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def apply(self: LeaseState, slot: int, entry: Any, *, answering: bool = True) -> Any:
+            header = self.header
+            if isinstance(entry, Batch) and entry.term != header.term != NO_BALLOT:
+                # its stamp is taken as if it belonged to this line of time
+                elapsed = max(entry.elapsed_ms, header.clock_ms - header.base_ms)
+                entry = Batch(header.term, elapsed, entry.commands)
+            elif isinstance(entry, Batch) and header.base_ms + entry.elapsed_ms < header.clock_ms:
+                entry = Batch(entry.term, header.clock_ms - header.base_ms, entry.commands)
+            return original(self, slot, entry, answering=answering)
+
+        return apply
+
+    with _replacing(LeaseState, "apply", make):
+        yield
+
+
+@_mutant("the time of a leader counts from its phase 1 on, and a stall of it counts too, twice", AtLeast, 60)
+def _clock_runs_fast() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def tick(self: Proposer, gap_ms: int, effects: Effects) -> None:
+            if gap_ms > limits.LEADER_STALL_MS and self._counting:
+                self.elapsed_ms += 2 * gap_ms
+            original(self, gap_ms, effects)
+
+        return tick
+
+    with _replacing(Proposer, "_tick_leader", make):
+        yield
+
+
+@_mutant("a deadline counted from the answer instead of the sending", Exclusion, 200)
+def _deadline_from_receipt() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def learn(self: Any, sent_ms: int, received_ms: int, clock_ms: int) -> None:
+            original(self, received_ms, received_ms, clock_ms)
+
+        return learn
+
+    with _replacing(client_clock.Anchor, "learn", make):
+        yield
+
+
+@_mutant("a retry takes the time of its last sending for its anchor", Exclusion, 600)
+def _anchor_at_the_retry() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def request(self: Calls, call: Any) -> Any:
+            call.first_sent_ms = None
+            return original(self, call)
+
+        return request
+
+    with _replacing(Calls, "_request", make):
+        yield
+
+
+@_mutant("expiry without a look at the deadline of the grant: a renewed lease is ended by an old entry", AtLeast, 100)
+def _expiry_of_a_renewed_lease() -> Iterator[None]:
+    def advance(self: LeaseState, clock_ms: int) -> None:
+        self.header.clock_ms = clock_ms
+        while self._deadlines and self._deadlines[0][0] <= clock_ms:
+            _, kind, number = lease_state.heapq.heappop(self._deadlines)
+            if kind == lease_state.SESSION_ENDS:
+                if number in self._sessions:
+                    session = self._sessions[number]
+                    if session.record.expires_at_ms > clock_ms:
+                        deadline = (session.record.expires_at_ms, kind, number)
+                        lease_state.heapq.heappush(self._deadlines, deadline)
+                    else:
+                        self._end_session(session, "session_expired")
+                continue
+            claim = self._claims.get(number)
+            if claim is not None and (claim.token == 0) == (kind == lease_state.WAIT_ENDS):
+                self._end_claim(claim, "expired" if claim.token else "timed_out", notify=True)
+
+    with mock.patch.object(LeaseState, "_advance_clock", advance):
+        yield
+
+
+# --- the lease state -------------------------------------------------------------------------------------------------
+
+
+@_mutant("a retry is carried out once more", ExactlyOnce, 60)
+def _retry_applied_twice() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def once(self: LeaseState, command: Any, session: Any) -> Any:
+            session.replies.pop(command.number, None)
+            return original(self, command, session)
+
+        return once
+
+    with _replacing(LeaseState, "_execute_once", make):
+        yield
+
+
+@_mutant("a release by name: whoever holds the name now loses it", ExactlyOnce, 100)
+def _release_by_name() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        names: dict[int, Any] = {}
+
+        def carry_out(self: LeaseState, operation: Any, session: Any) -> Any:
+            if not isinstance(operation, Release):
+                return original(self, operation, session)
+            for claim in self._claims.values():
+                if claim.token:
+                    names[claim.token] = claim.resources
+            for claim in list(self._claims.values()):
+                if claim.token and claim.resources == names.get(operation.token):
+                    self._end_claim(claim, "released", notify=True)
+                    return Released()
+            return NotHeld()
+
+        return carry_out
+
+    with _replacing(LeaseState, "_carry_out", make):
+        yield
+
+
+@_mutant("the last in line is granted first", Fair, 60)
+def _granted_out_of_turn() -> Iterator[None]:
+    def grant(self: LeaseState, claim: Any) -> None:
+        queue = self._queues[claim.namespace, claim.resources[0].path]
+        last = self._claims[next(reversed(queue))]
+        if last.token == 0:
+            queue.move_to_end(last.claim, last=False)
+            self._grant(last)
+            self._notify(last, self._status(last.claim, self._sessions[last.session]))
+
+    with mock.patch.object(LeaseState, "_grant_if_ready", grant):
+        yield
+
+
+@_mutant("a dead waiter is left in the queue", Bounded, 100)
+def _dead_waiter() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def end(self: LeaseState, session: Any, kind: str) -> int:
+            for number in [number for number in session.claims if not self._claims[number].token]:
+                del session.claims[number]
+            released: int = original(self, session, kind)
+            return released
+
+        return end
+
+    with _replacing(LeaseState, "_end_session", make):
+        yield
+
+
+@_mutant("a token is taken from the number of the claim", TokensGrow, 60)
+def _token_not_growing() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def grant(self: LeaseState, claim: Any) -> None:
+            original(self, claim)
+            if claim.claim % 5 == 0:
+                self.header.last_token -= 1
+
+        return grant
+
+    with _replacing(LeaseState, "_grant", make):
+        yield
+
+
+@_mutant("a claim is granted although the name is held", Exclusion, 60)
+def _two_holders() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def claim(self: LeaseState, operation: Any, session: Any) -> Any:
+            result = original(self, operation, session)
+            record = self._claims.get(getattr(result, "claim", 0))
+            if record is not None and record.token == 0 and record.claim % 7 == 0:
+                self._grant(record)
+                return self._status(record.claim, session)
+            return result
+
+        return claim
+
+    with _replacing(LeaseState, "_claim", make):
+        yield
+
+
+@_mutant("answers are kept although the client has acknowledged them", Bounded, 100)
+def _answers_never_forgotten() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def touch(self: LeaseState, session: Any, acked_below: int) -> None:
+            kept = dict(session.replies)
+            original(self, session, acked_below)
+            session.replies.update(kept)
+
+        def once(self: LeaseState, command: Any, session: Any) -> Any:
+            kept = session.replies.get(command.number)
+            if kept is None:
+                session.replies[command.number] = kept = self._carry_out(command.operation, session)
+            return kept
+
+        return touch, once
+
+    touch, once = make(LeaseState._touch)
+    with mock.patch.object(LeaseState, "_touch", touch), mock.patch.object(LeaseState, "_execute_once", once):
+        yield
+
+
+# --- the client ------------------------------------------------------------------------------------------------------
+
+
+@_mutant("a client that does not call a lease lost", LossTold, 60)
+def _loss_not_told() -> Iterator[None]:
+    def lose(self: Protocol) -> None:
+        """Go on believing."""
+
+    with mock.patch.object(Protocol, "_lose_what_is_over", lose):
+        yield
+
+
+@_mutant("an acquire whose outcome is not known is called definite", Definite, 100)
+def _doubt_forgotten() -> Iterator[None]:
+    from lessor.client.calls import Call
+
+    with mock.patch.object(Call, "indefinite", property(lambda call: False)):
+        yield
+
+
+@_mutant("no margin for clocks that drift", Exclusion, 600)
+def _no_drift_margin() -> Iterator[None]:
+    with mock.patch.object(client_clock, "MARGIN", -4 * limits.CLOCK_RATE_DRIFT_PPM / 1_000_000):
+        yield
+
+
+_UNUSED = (Address, Role, Lead, WritePromise, WriteVote)
