@@ -62,6 +62,7 @@ class AcceptorShell(Shell):
         self.journal.commit(writes)
         self.commits += 1
         self.links.tallies.count("journal_commits")
+        self.links.tallies.count("journal_writes", len(writes))
 
     def tear_down(self) -> None:
         """Close the journal and the port."""

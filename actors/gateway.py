@@ -12,6 +12,9 @@ from ..transport.sockets import Socket, monitor_trouble, read_monitor, receive, 
 from .links import Links
 from .shell import Fate, Shell
 
+COUNTERS_MAX = 64
+"""Counters in one status answer; there are about twenty."""
+
 
 class GatewayShell(Shell):
     """Owns the clients' port."""
@@ -41,6 +44,8 @@ class GatewayShell(Shell):
                 self.links.tallies.complain("packets_malformed", f"from a client: {error}")
                 self._answer(connection, [Rejected(0, str(error)[:1000])])
                 continue
+            self.links.tallies.count("client_packets")
+            self.links.tallies.count("client_messages", len(messages))
             for message in messages:
                 self._take(connection, message, batch)
 
@@ -48,9 +53,10 @@ class GatewayShell(Shell):
         if isinstance(message, Request):
             batch.append(FromClient(connection, message))
         elif isinstance(message, StatusRequest):
-            tallies = self.links.tallies.counts
-            counters = tuple(Counter(name, tallies[name]) for name in sorted(tallies)[:60])
-            batch.append(Counters((*counters, Counter("requests_answered", self.core.answered))))
+            self.links.tallies.put("requests_answered", self.core.answered)
+            self.links.tallies.put("requests_busy", self.core.busy)
+            counters = tuple(Counter(name, value) for name, value in self.links.tallies.all()[:COUNTERS_MAX])
+            batch.append(Counters(counters))
             batch.append(FromClient(connection, message))
         else:
             error = message.error if isinstance(message, BadMessage) else f"{type(message).__name__} is no request"

@@ -58,6 +58,16 @@ class Tallies:
         with self._lock:
             self.counts[name] += times
 
+    def put(self, name: str, value: int) -> None:
+        """Set a counter that is counted elsewhere."""
+        with self._lock:
+            self.counts[name] = value
+
+    def all(self) -> list[tuple[str, int]]:
+        """Return every counter by name, in the order of their names."""
+        with self._lock:
+            return sorted(self.counts.items())
+
     def complain(self, name: str, text: str) -> None:
         """Count an occurrence, and log it, but not more often than every ten seconds for each name."""
         now = time.monotonic()

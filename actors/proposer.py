@@ -69,6 +69,9 @@ class ProposerShell(Shell):
         for item in sends:
             if isinstance(item.message, Leadership) and item.to == Address(self.links.sender.node, Role.GATEWAY):
                 self._log(item.message)
+        # the mean of these is how well batching works: `lessor bench` shows it
+        self.links.tallies.put("batches", self.core.batches)
+        self.links.tallies.put("batched_commands", self.core.batched_commands)
         super().speak(sends)
 
     def _log(self, leadership: Leadership) -> None:

@@ -207,7 +207,7 @@ class LocalCluster:
             answers = self.status(nodes=[node]).answers
             return any(answer.leader and answer.applied_upto >= target for answer in answers)
 
-        self.wait_until(found, f"that node {node} catches up", timeout)
+        self.wait_until(found, f"node {node} to catch up", timeout)
 
     def wait_until(self, ask: Callable[[], T], what: str, timeout: float = START_TIMEOUT_S) -> T:
         """Ask until the answer is true, and return it.
@@ -220,8 +220,8 @@ class LocalCluster:
         while not (answer := ask()):
             ended = [node for node in running if node not in self.running]
             if ended or time.monotonic() >= deadline:
-                why = f"node {ended[0]} has ended" if ended else f"waited {timeout:g} s in vain"
-                raise ClusterFailed(f"{what}: {why}{self.ends_of_logs(*(ended or self.nodes))}")
+                why = f"node {ended[0]} has ended" if ended else f"it did not come in {timeout:g} s"
+                raise ClusterFailed(f"while waiting for {what}: {why}{self.ends_of_logs(*(ended or self.nodes))}")
             time.sleep(LOOK_S)
         return answer
 

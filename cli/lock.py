@@ -23,7 +23,8 @@ SUMMARY = "Run a command while holding the lock NAME: wait in line for it, run t
 NOTES = """
 The lease is renewed while the command runs. When it cannot be renewed, the command and all that it started get SIGTERM
 some time (--grace) before the lease ends, and SIGKILL when it ends: nothing of it runs on when somebody else may hold
-the lock. So too when the service says that the lease is lost. If `lessor lock` itself is killed, so is the command.
+the lock. So too when the service says that the lease is lost. If `lessor lock` itself is killed, so is the command,
+but not what that has started.
 
 SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are handed on to the command; the lock is held until it has ended.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..client.errors import AcquireTimeout, ServiceBusy, Unavailable
 from ..core.errors import BadRequest, LessorError
-from . import bench, exit_codes, listing, lock, serve, status, watch
+from . import bench, exit_codes, listing, lock, serve, sim, status, watch
 from .demo import command as demo
 from .options import Parser, split_command
 from .output import complain
@@ -35,7 +35,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"lessor {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
-    for module in (serve, demo, lock, listing, status, watch, bench):
+    for module in (serve, demo, lock, listing, status, watch, bench, sim):
         module.register(commands)
     return parser
 

@@ -1,6 +1,7 @@
 """Known bugs, each put into the product for the time of a test: a checker that none of them trips proves nothing."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,12 +15,13 @@ from lessor.core import lease_state, limits
 from lessor.core.acceptor import Acceptor
 from lessor.core.ballot import NO_BALLOT, Ballot
 from lessor.core.commands import Release
-from lessor.core.effects import Address, Effects, Role
-from lessor.core.entries import Batch, Lead
+from lessor.core.effects import Effects
+from lessor.core.entries import Batch
 from lessor.core.lease_state import LeaseState
 from lessor.core.learner import Learner
-from lessor.core.messages import Accept, Promise, WritePromise, WriteVote
+from lessor.core.messages import Accept, Promise
 from lessor.core.proposer import Proposer, Stage
+from lessor.core.records import ClaimRecord
 from lessor.core.results import NotHeld, Released
 
 from .checkers.base import Checker
@@ -108,16 +110,15 @@ def _journal_row_lost() -> Iterator[None]:
         yield
 
 
-@_mutant("a snapshot of state without its applied slot", Agreement, 300)
+@_mutant("a snapshot of state without its applied slot: the slot after it is never applied", Agreement, 100)
 def _snapshot_without_slot() -> Iterator[None]:
     def make(original: Any) -> Any:
         def save(self: Disk, state: LeaseState, *, replaced: bool) -> None:
-            before = state.header.applied_upto
-            state.header.applied_upto = max(0, before - 1)
+            state.header.applied_upto += 1
             try:
                 original(self, state, replaced=replaced)
             finally:
-                state.header.applied_upto = before
+                state.header.applied_upto -= 1
 
         return save
 
@@ -125,7 +126,7 @@ def _snapshot_without_slot() -> Iterator[None]:
         yield
 
 
-@_mutant("votes below an installed snapshot kept over a crash, and served as chosen", Agreement, 2000)
+@_mutant("votes below an installed snapshot are kept over a crash, to be served as chosen", Agreement, 2000)
 def _votes_below_a_snapshot() -> Iterator[None]:
     def installed(self: Disk) -> None:
         """Forget nothing."""
@@ -226,19 +227,20 @@ def _watermark_without_ballot() -> Iterator[None]:
         yield
 
 
-@_mutant("the state of each node goes through a set, in an order of its own", Agreement, 200)
+@_mutant("iteration over a set: each node meets the claims of a session in an order of its own", Agreement, 60)
 def _order_of_a_set() -> Iterator[None]:
+    made = itertools.count()
+
     def make(original: Any) -> Any:
-        def end(self: LeaseState, session: Any, kind: str) -> int:
-            # stands for `for claim in {…}`: each state has its own order
-            if id(self) % 64 >= 32:
-                session.claims = dict(reversed(session.claims.items()))
-            released: int = original(self, session, kind)
-            return released
+        def all_claims(self: LeaseState) -> list[ClaimRecord]:
+            found: list[ClaimRecord] = original(self)
+            # what stands for the seed of a process's hashes: one state after the other
+            number = vars(self).setdefault("made", next(made))
+            return found[::-1] if number % 2 else found
 
-        return end
+        return all_claims
 
-    with _replacing(LeaseState, "_end_session", make):
+    with _replacing(LeaseState, "all_claims", make):
         yield
 
 
@@ -471,5 +473,3 @@ def _no_drift_margin() -> Iterator[None]:
     with mock.patch.object(client_clock, "MARGIN", -4 * limits.CLOCK_RATE_DRIFT_PPM / 1_000_000):
         yield
 
-
-_UNUSED = (Address, Role, Lead, WritePromise, WriteVote)

@@ -106,9 +106,12 @@ class Node:
         self.disk.failing = False
         self.paused_until_us = 0
         self.clock = Clock.draw(world.rng, world.now_us, world.options.drift_ppm)
-        if world.reconciles:
-            self.disk.reconcile()
-        state = self.disk.lease_state()
+        self.disk.reconcile()
+        try:
+            state = self.disk.lease_state()
+        except Malformed as error:
+            world.stopped_itself(self, Role.LEARNER, error)
+            return
         learner = SimLearner(self.number, world.members, state)
         learner.sim_node = self
         acceptor = self.disk.acceptor(self.number, world.members, state.applied_upto)

@@ -157,3 +157,27 @@ def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(f"{item[0]}:{item[1]}" if isinstance(item, tuple) else str(item) for item in value)
     return str(value)
+
+
+def parse(text: str) -> dict[str, Any]:
+    """Read options as `clients=1,loss=0.1`; several values of one option are separated by `+`, limits are not set here.
+
+    Raises:
+        ValueError: there is no such option, or it takes no such value.
+    """
+    found: dict[str, Any] = {}
+    kinds = {field.name: field.type for field in dataclasses.fields(Options)}
+    for part in filter(None, text.split(",")):
+        name, _, value = part.partition("=")
+        kind = kinds.get(name)
+        if kind is None:
+            raise ValueError(f"a world has no option {name!r}")
+        if name == "limits":
+            if value not in ("()", ""):
+                raise ValueError("limits can only be set to ()")
+            found[name] = ()
+        elif kind in (int, float):
+            found[name] = kind(value)
+        else:
+            found[name] = tuple(int(item) for item in value.split("+"))
+    return found

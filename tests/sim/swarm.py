@@ -29,6 +29,7 @@ class Verdict:
     packets: int = 0
     calls: int = 0
     slots: int = 0
+    options: str = ""
     promise: str = ""
     failure: str = ""
     faults: Counter[str] = field(default_factory=Counter)
@@ -68,7 +69,7 @@ class Figures:
 
 def judge(world: World) -> Verdict:
     """Run a world, and say what it has shown."""
-    verdict = Verdict(world.seed)
+    verdict = Verdict(world.seed, options=str(world.options))
     try:
         world.run()
     except Violated as error:
@@ -84,11 +85,15 @@ def judge(world: World) -> Verdict:
 
 
 def run_seed(
-    seed: int, checkers: Sequence[type[Checker]] = ALL, mutant: str = "", changes: dict[str, Any] | None = None
+    seed: int,
+    checkers: Sequence[type[Checker]] = ALL,
+    mutant: str = "",
+    changes: dict[str, Any] | None = None,
+    trace: list[str] | None = None,
 ) -> Verdict:
-    """Run the world of a seed, with a bug put in on purpose if a mutant is named."""
+    """Run the world of a seed, with a bug put in on purpose if a mutant is named; add its events to `trace`."""
     with MUTANTS[mutant].patched() if mutant else contextlib.nullcontext():
-        world = World(seed, checkers, changes=changes)
+        world = World(seed, checkers, trace=trace, changes=changes)
         if mutant:
             MUTANTS[mutant].prepare(world)
         return judge(world)

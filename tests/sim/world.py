@@ -74,18 +74,17 @@ class World:
         seed: int,
         checkers: Sequence[type[Checker]] = (),
         *,
-        trace: bool = False,
+        trace: list[str] | None = None,
         changes: dict[str, Any] | None = None,
     ) -> None:
-        """Draw the options, then everything else, from the seed; `changes` replace options, to shrink a world."""
+        """Draw the options, then everything else, from the seed; `changes` replace options; events go to `trace`."""
         self.seed = seed
         self.rng = random.Random(seed)
         self.random = self.rng.random
         self.options = Options.draw(self.rng).changed(**(changes or {}))
-        self.trace: list[str] | None = [] if trace else None
+        self.trace = trace
         self.now_us = 0
         self.faulty = True
-        self.reconciles = False  # see Journal.reconcile
         self.rounding_ms = 1  # by which a clock that shows whole milliseconds may mislead
         self.released_by_others: dict[int, None] = {}
         self.speaks_early = False  # for a mutant

@@ -28,6 +28,13 @@ class Agreement(Checker):
         self.states: dict[int, bytes] = {}
         self.published: dict[int, Event] = {}
 
+    def started(self, node: "Node") -> None:
+        """In every slot that its state holds, the journal holds the chosen value: it would serve it as that."""
+        chosen, applied_upto = self.world.referee.chosen, node.learner.applied_upto
+        for slot, vote in node.acceptor.votes.items():
+            if slot <= applied_upto and chosen.get(slot) != vote.entry:
+                raise self.fail(f"node {node.number} starts with what was not chosen in slot {slot}, which it has applied")
+
     def committed(self, node: "Node", writes: Sequence[Any]) -> None:
         """A quorum of disks may now hold a second value in a slot."""
         twice = self.world.referee.twice

@@ -1,0 +1,204 @@
+"""`lessor sim`: simulated worlds, each from one seed, in which everything goes wrong that may, and every promise holds."""
+
+import argparse
+import importlib
+import os
+import secrets
+import sys
+import time
+import types
+from collections.abc import Iterable
+from itertools import count
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+from ..core.errors import LessorError
+from . import exit_codes
+from .options import Commands, Parser, add_json, duration, positive, word
+from .output import print_json, short
+
+SUMMARY = "Run the whole cluster and its clients in simulated worlds full of faults, and check every promise."
+NOTES = """
+Each world is drawn from one seed: the same seed is the same world, event by event. It ends with exit code 1, and the
+one line that reproduces the world, as soon as a promise is broken. The simulator is part of the tests, so it runs from
+a source checkout only.
+"""
+EXAMPLES = """
+lessor sim --worlds 2000 --jobs 2
+lessor sim --for 10m
+lessor sim --seed 4711 --trace                     one world, with everything that happens in it
+lessor sim --mutant stragglers_applied             put a known bug in, and see it caught
+lessor sim --mutant list
+"""
+
+WORLDS: Final = 200
+ROOT: Final = Path(__file__).resolve().parents[1]
+
+
+class SourcesMissing(LessorError):
+    """The simulator is not installed with the package."""
+
+
+def register(commands: "Commands[Parser]") -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser(
+        "sim", help="prove it in simulated worlds", summary=SUMMARY, notes=NOTES, examples=EXAMPLES
+    )
+    parser.option("--worlds", metavar="N", read=positive, shown=str(WORLDS), help="how many")
+    parser.option("--seed", metavar="N", read=int, shown="fresh seeds", help="the one world, or the first of --worlds")
+    parser.option("--for", metavar="TIME", read=duration, help="go on for so long, instead of --worlds")
+    parser.option("--jobs", metavar="N", read=positive, default=1, help="processes that share the work")
+    parser.option("--mutant", metavar="NAME", read=word, help="put this known bug in; `list` names them all")
+    parser.option("--set", metavar="OPTIONS", read=word, help="options of the world other than the seed's: clients=1,loss=0")
+    parser.switch("--trace", help="print everything that happens in the one world")
+    parser.switch("--shrink", help="look for a smaller world that fails in the same way")
+    add_json(parser)
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run worlds, and print what they have shown."""
+    mutants = _load("mutants").MUTANTS
+    if options.mutant == "list":
+        for mutant in mutants.values():
+            print(f"{mutant.name:28} {mutant.checker.promise:4} {mutant.what}")
+        return exit_codes.OK
+    if options.mutant and options.mutant not in mutants:
+        options.parser.error(f"there is no mutant {options.mutant!r}; `lessor sim --mutant list` names them")
+    single = options.seed is not None and options.worlds is None and vars(options)["for"] is None
+    if options.trace and not single:
+        options.parser.error("--trace needs --seed, and shows one world")
+    if single:
+        return _run_one(options)
+    return _run_many(options)
+
+
+def _load(name: str) -> Any:
+    """Return a module of tests/sim, which is found only if this file is part of a checkout.
+
+    Raises:
+        SourcesMissing: it is not.
+    """
+    tests = ROOT / "tests"
+    if not (tests / "sim" / "world.py").is_file():
+        raise SourcesMissing(
+            "the simulator is part of the tests and is not installed with the package: run `lessor sim` from a source "
+            "checkout (pip install -e .)"
+        )
+    if "tests" not in sys.modules:
+        package = types.ModuleType("tests")
+        package.__path__ = [str(tests)]
+        sys.modules["tests"] = package
+    return importlib.import_module(f"tests.sim.{name}")
+
+
+def _run_one(options: argparse.Namespace) -> int:
+    swarm, command = _load("swarm"), _load("shrink").command
+    changes = _changes(options)
+    lines: list[str] = []
+    verdict = swarm.run_seed(
+        options.seed, swarm.ALL, options.mutant or "", changes, lines if options.trace else None
+    )
+    figures = swarm.Figures()
+    figures.add(verdict)
+    if options.json:
+        print_json(_as_json(figures, 0.0) | {"options": verdict.options, "trace": lines})
+        return exit_codes.FAILED if verdict.failure else exit_codes.OK
+    print(f"world {options.seed}: {verdict.options}")
+    for line in lines:
+        print(line)
+    if verdict.failure:
+        print(f"FAILED  {verdict.failure}\nreproduce: {command(options.seed, changes, options.mutant or '')}")
+        if options.shrink:
+            _shrink(verdict, options.mutant or "")
+        return exit_codes.FAILED
+    print(_figures(figures, 0.0))
+    return exit_codes.OK
+
+
+def _run_many(options: argparse.Namespace) -> int:
+    swarm, command = _load("swarm"), _load("shrink").command
+    first = options.seed if options.seed is not None else secrets.randbelow(1_000_000_000)
+    seconds: float | None = vars(options)["for"]
+    worlds = options.worlds or (None if seconds else WORLDS)
+    seeds: Iterable[int] = range(first, first + worlds) if worlds else count(first)
+    if seconds:
+        seeds = swarm.until(seconds, seeds)
+    if not options.json:
+        print(f"worlds from seed {first} on", flush=True)
+    figures = swarm.Figures()
+    began = time.monotonic()
+    shown = 0.0
+    for verdict in swarm.run_seeds(seeds, options.jobs, options.mutant or ""):
+        figures.add(verdict)
+        if verdict.failure:
+            break
+        now = time.monotonic()
+        if now - shown > 0.2 and sys.stderr.isatty() and not options.json:
+            shown = now
+            _show_progress(figures.worlds, worlds, now - began, seconds)
+    took = time.monotonic() - began
+    if sys.stderr.isatty() and not options.json:
+        print("\r\x1b[K", end="", file=sys.stderr)
+    enough = figures.worlds >= _load("sometimes").WORLDS_ENOUGH and not options.mutant
+    failed = bool(figures.failures) or (enough and bool(figures.never))
+    if options.json:
+        print_json(_as_json(figures, took))
+        return exit_codes.FAILED if failed else exit_codes.OK
+    print(_figures(figures, took))
+    for verdict in figures.failures:
+        print(f"FAILED  {verdict.failure}\nreproduce: {command(verdict.seed, None, options.mutant or '')}")
+        if options.shrink:
+            _shrink(verdict, options.mutant or "")
+    if enough and figures.never:
+        print(f"FAILED  never reached: {'; '.join(figures.never)}")
+    return exit_codes.FAILED if failed else exit_codes.OK
+
+
+def _shrink(verdict: Any, mutant: str) -> None:
+    shrink = _load("shrink")
+    found = shrink.shrink(_load("options").Options.draw(Random(verdict.seed)), verdict, mutant=mutant)  # noqa: S311
+    print(f"smaller, after {found.runs} runs: {found.verdict.failure}")
+    print(f"reproduce: {shrink.command(found.verdict.seed, found.changes, mutant)}")
+
+
+def _changes(options: argparse.Namespace) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = _load("options").parse(options.set or "")
+    except ValueError as error:
+        options.parser.error(f"argument --set: {error}")
+    return found
+
+
+def _show_progress(done: int, worlds: int | None, took: float, seconds: float | None) -> None:
+    share = done / worlds if worlds else took / (seconds or 1)
+    width = max(10, min(40, os.get_terminal_size(sys.stderr.fileno()).columns - 45))
+    filled = int(width * min(share, 1))
+    bar = "#" * filled + "-" * (width - filled)
+    print(f"\r[{bar}] {done} worlds, {done / max(took, 0.001):.1f}/s, {short(took)}\x1b[K", end="", file=sys.stderr)
+
+
+def _figures(figures: Any, took: float) -> str:
+    rate = f", {figures.worlds / took:.1f} worlds/s" if took else ""
+    reached = len([mark for mark in figures.marks if figures.marks[mark]])
+    return (
+        f"{figures.worlds} worlds, {figures.virtual_s / 3600:.2f} virtual hours, {figures.packets} packets, "
+        f"{figures.slots} slots, {figures.calls} calls, {sum(figures.faults.values())} faults, "
+        f"{reached} interesting states reached; {len(figures.failures)} failed{rate}"
+    )
+
+
+def _as_json(figures: Any, took: float) -> dict[str, Any]:
+    return {
+        "worlds": figures.worlds,
+        "seconds": round(took, 3),
+        "virtual_hours": round(figures.virtual_s / 3600, 4),
+        "packets": figures.packets,
+        "slots": figures.slots,
+        "calls": figures.calls,
+        "faults": dict(sorted(figures.faults.items())),
+        "sometimes": dict(sorted(figures.marks.items())),
+        "never": figures.never,
+        "failures": [{"seed": each.seed, "promise": each.promise, "what": each.failure} for each in figures.failures],
+    }
