@@ -1,4 +1,4 @@
-"""`lessor sim`: simulated worlds, each from one seed, in which everything goes wrong that may, and every promise holds."""
+"""`lessor sim`: simulated worlds, each from one seed, in which all goes wrong that may, and every promise holds."""
 
 import argparse
 import importlib
@@ -50,7 +50,9 @@ def register(commands: "Commands[Parser]") -> None:
     parser.option("--for", metavar="TIME", read=duration, help="go on for so long, instead of --worlds")
     parser.option("--jobs", metavar="N", read=positive, default=1, help="processes that share the work")
     parser.option("--mutant", metavar="NAME", read=word, help="put this known bug in; `list` names them all")
-    parser.option("--set", metavar="OPTIONS", read=word, help="options of the world other than the seed's: clients=1,loss=0")
+    parser.option(
+        "--set", metavar="OPTIONS", read=word, help="options of the world other than the seed's: clients=1,loss=0"
+    )
     parser.switch("--trace", help="print everything that happens in the one world")
     parser.switch("--shrink", help="look for a smaller world that fails in the same way")
     add_json(parser)
@@ -97,9 +99,7 @@ def _run_one(options: argparse.Namespace) -> int:
     swarm, command = _load("swarm"), _load("shrink").command
     changes = _changes(options)
     lines: list[str] = []
-    verdict = swarm.run_seed(
-        options.seed, swarm.ALL, options.mutant or "", changes, lines if options.trace else None
-    )
+    verdict = swarm.run_seed(options.seed, swarm.ALL, options.mutant or "", changes, lines if options.trace else None)
     figures = swarm.Figures()
     figures.add(verdict)
     if options.json:
@@ -164,8 +164,9 @@ def _shrink(verdict: Any, mutant: str) -> None:
 
 
 def _changes(options: argparse.Namespace) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     try:
-        found: dict[str, Any] = _load("options").parse(options.set or "")
+        found = _load("options").parse(options.set or "")
     except ValueError as error:
         options.parser.error(f"argument --set: {error}")
     return found

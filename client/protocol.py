@@ -448,7 +448,7 @@ class Protocol:
             self._calls.wake_by(acquire.deadline_ms)
         else:
             doubt = call.indefinite or acquire.ghost
-            self._finish(acquire, Unavailable(f"{_name(acquire)}: {call.why}", indefinite=doubt))
+            self._finish(acquire, Unavailable(f"{_name(acquire)}: {self._why(call)}", indefinite=doubt))
         self._withdraw(acquire)
 
     def _withdraw(self, acquire: Acquire) -> None:
@@ -475,11 +475,15 @@ class Protocol:
             acquire.finished = True
             acquire.on_done(outcome)
 
+    def _why(self, call: Call) -> str:
+        """Return why a call has no outcome: one that waits for the session has none for the reason that has kept it."""
+        return self._opening.why if self._opening is not None and not call.number else call.why
+
     def _call_timed_out(self, call: Call) -> None:
         if self._forget(call):
             if call is self._opening:
                 self._opening = None
-            call.on_done(Unavailable(call.why, indefinite=call.indefinite))
+            call.on_done(Unavailable(self._why(call), indefinite=call.indefinite))
 
     def _forget(self, call: Call) -> bool:
         """Take a call out of what is under way; False if it was over."""

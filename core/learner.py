@@ -102,6 +102,8 @@ class Learner:
         self._told_deadline_ms = 0
         self._told_progress = state.applied_upto
         self._told_saved = state.applied_upto
+        self._told_summary = Summary(0, 0, 0, 0, 0, 0, 0)
+        self._told_summary_at_ms = -limits.SUMMARY_EVERY_MS
         self._serving: tuple[int, bytes, int] | None = None  # slot, snapshot, when last asked for
         self._assembling: tuple[int, int, int, bytearray] | None = None  # node, slot, total, what has come
         self._asked_snapshot_at_ms = 0
@@ -213,7 +215,10 @@ class Learner:
         if self.saved_upto != self._told_saved:
             self._told_saved = self.saved_upto
             effects.send(Address(self.node, Role.ACCEPTOR), Progress(self.applied_upto, self.saved_upto, self.highest))
-            effects.send(Address(self.node, Role.GATEWAY), self.summary())
+        if self._summary_is_due() and self._now_ms - self._told_summary_at_ms >= limits.SUMMARY_EVERY_MS:
+            self._told_summary = self.summary()
+            self._told_summary_at_ms = self._now_ms
+            effects.send(Address(self.node, Role.GATEWAY), self._told_summary)
         if self.leading != NO_BALLOT:
             clock, deadline, told = self.state.clock_ms, self.state.next_deadline_ms(), self._told_deadline_ms
             # a later deadline need not be told: when the earlier one is due, the clock passes it and this comes again
@@ -227,18 +232,32 @@ class Learner:
         due = []
         if self.applied_upto > self.saved_upto:
             due.append(self._saved_at_ms + limits.SAVE_EVERY_MS)
+        if self._summary_is_due():
+            due.append(self._told_summary_at_ms + limits.SUMMARY_EVERY_MS)
         if self._assembling is not None:
             due.append(self._asked_snapshot_at_ms + limits.FETCH_RETRY_MS)
         elif self._gap_since_ms is not None:
             due.append(self._gap_since_ms + limits.FETCH_RETRY_MS)
         return min(due, default=None)
 
+    def _summary_is_due(self) -> bool:
+        told = self._told_summary
+        return (told.applied_upto, told.chosen_upto) != (self.applied_upto, self._chosen_upto())
+
+    def _chosen_upto(self) -> int:
+        return max(self.applied_upto, self.watermark[1])
+
     def summary(self) -> Summary:
         """Return the figures that `lessor status` shows."""
         state = self.state
-        chosen = max(self.applied_upto, self.watermark[1])
         return Summary(
-            chosen, self.applied_upto, state.clock_ms, state.sessions, state.held, state.waiting, state.revision
+            self._chosen_upto(),
+            self.applied_upto,
+            state.clock_ms,
+            state.sessions,
+            state.held,
+            state.waiting,
+            state.revision,
         )
 
     def _save(self, effects: Effects) -> None:

@@ -146,6 +146,9 @@ SAVE_EVERY_MS: Final = 500
 """How often the learner writes its lease state down. The journal can replay what came since, so this only bounds the
 work of a restart."""
 
+SUMMARY_EVERY_MS: Final = 50
+"""How often, at most, the learner tells the gateway how far it is, for `lessor status`: fresh to a person, cheap."""
+
 SAVE_EVERY_SLOTS: Final = 2_000
 """The lease state is written down after this many slots even when time has not come."""
 

@@ -8,7 +8,6 @@ from typing import Any
 import pykka
 import pytest
 
-from lessor.actors.embedded import free_base_port
 from lessor.actors.links import ACCEPTED_KINDS, COMPLAINT_EVERY_S, Links, LocalRef, Tallies
 from lessor.core import limits
 from lessor.core.ballot import Ballot
@@ -37,7 +36,7 @@ from lessor.transport.endpoints import of_role
 from lessor.transport.packets import VERSION, Sender, decode_peer_packet, encode_peer_packet
 from lessor.transport.sockets import Context, Socket, dealer, receive, router, send
 
-from ..support.sockets import HOST, a_context, seeded
+from ..support.sockets import a_context, free_endpoints, seeded
 from ..support.waiting import until
 from ..support.wire_values import CLASSES, an_instance
 
@@ -114,9 +113,7 @@ class House:
 def house() -> Iterator[House]:
     strangers: list[Stranger] = []
     with a_context() as context:
-        base = free_base_port()
-        # the others live nowhere, unless a test binds their ports
-        endpoints = {node: f"tcp://{HOST}:{base if node == ME else free_base_port()}" for node in (ME, PEER, OTHER)}
+        endpoints = free_endpoints(3)  # the others live nowhere, unless a test binds their ports
         links = Links(Sender(CLUSTER, ME, 11), endpoints, Roster(), Tallies(), context, {}, strangers.append)
         ports = {role: router(context, of_role(endpoints[ME], role)) for role in ACCEPTED_KINDS}
         yield House(context, links, ports, strangers)

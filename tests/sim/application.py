@@ -1,4 +1,4 @@
-"""What a simulated client's program does: takes leases, holds, renews, gives back, lets expire, gives up, hands over."""
+"""What a simulated client's program does: takes leases, holds, renews, gives back, gives up, hands over."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -96,7 +96,10 @@ class Application:
         )
         deadline = None if wait_ms < 0 else now + (wait_ms or options.request_timeout_ms)
         acquire = client.protocol.acquire(
-            claim, lambda outcome: self._acquired(op, claim, outcome), deadline, auto_renew=rng.random() < options.renew_share
+            claim,
+            lambda outcome: self._acquired(op, claim, outcome),
+            deadline,
+            auto_renew=rng.random() < options.renew_share,
         )
         if op.verdict is Verdict.PENDING:
             self.acquiring[op.number] = (op, acquire)
@@ -133,8 +136,12 @@ class Application:
             self.world.mark("a lease called lost")
             if not op.ttl_ms:
                 self.unreleased[record.token] = op.name  # its session may live, and would hold it as long
+                if self.quiet:
+                    self.world.at(self.world.now_us + 50 * MS, self._release_again, self.client.life)
             if not record.reason:
-                raise self.world.violated("P8", f"client {self.client.number} lost token {record.token} without a reason")
+                raise self.world.violated(
+                    "P8", f"client {self.client.number} lost token {record.token} without a reason"
+                )
         self.tickets.append((op.name, record.token, op.ttl_ms))
         del self.tickets[:-TICKETS_MAX]
 

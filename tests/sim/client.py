@@ -1,8 +1,9 @@
-"""A simulated client: the production protocol, driven as client/engine.py drives it, over connections that come and go."""
+"""A simulated client: the production protocol, driven as client/engine.py does, over connections that come and go."""
 
 from typing import TYPE_CHECKING
 
-from lessor.client.protocol import LeaseRecord, Packet, Protocol
+from lessor.client.calls import Packet
+from lessor.client.protocol import LeaseRecord, Protocol
 from lessor.core.effects import Connection
 
 from .application import Application
@@ -70,8 +71,10 @@ class SimClient:
 
     def believes(self, record: LeaseRecord) -> bool:
         """Return whether its program, if it looked now, would be told that it holds this lease."""
-        return self.alive and self.protocol.leases.get(record.token) is record and (
-            self.now_ms < self.protocol.safe_until_ms(record)
+        return (
+            self.alive
+            and self.protocol.leases.get(record.token) is record
+            and (self.now_ms < self.protocol.safe_until_ms(record))
         )
 
     # --- life and death ----------------------------------------------------------------------------------------------
@@ -88,6 +91,7 @@ class SimClient:
             self.world.connections.pop(link.connection.identity, None)
         self.links = {}
         self.frames, self.changes = [], []
+        self.planned_us = None
 
     def start_again(self) -> None:
         """Be a new process with a new session."""
@@ -117,11 +121,9 @@ class SimClient:
             self.world.at(at_us, self._run, at_us, self.life)
 
     def _run(self, at_us: int, life: int) -> None:
-        if self.planned_us != at_us:
+        if not self.alive or life != self.life or self.planned_us != at_us:
             return
         self.planned_us = None
-        if not self.alive or life != self.life:
-            return
         if at_us < self.paused_until_us:
             self._plan(self.paused_until_us)
             return
@@ -170,9 +172,7 @@ class SimClient:
         node = world.nodes[link.node]
         if world.trace is not None:
             world.trace_client(self, packet)
-        world.network.send(
-            self.number, link.node, node.arrive_from_client, link.life, link.connection, packet.frame
-        )
+        world.network.send(self.number, link.node, node.arrive_from_client, link.life, link.connection, packet.frame)
         return True
 
     def _dial(self, target: str) -> None:

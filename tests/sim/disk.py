@@ -69,4 +69,3 @@ class Disk:
         """Return the acceptor that starts from this journal."""
         votes = [self.votes[slot] for slot in sorted(self.votes)]
         return Acceptor(node, members, self.promised, votes, self.truncated_upto, self.watermark, applied_upto)
-

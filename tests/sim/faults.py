@@ -155,7 +155,7 @@ class Faults:
                 node.arrive(Role.PROPOSER, [PeerLost(node.proposer.leader.node)])
 
     def _rotate(self, times: int = 0) -> None:
-        """Cut the leader off from its peers, though not from its clients, and have the others elect one; a few times."""
+        """Cut the leader off from its peers, though not from its clients, and have the others elect one."""
         world = self.world
         leaders = world.leaders()
         if not world.faulty or not leaders or len(world.members) < 3:

@@ -1,7 +1,7 @@
 """The network of a simulated world: it loses, delays, repeats and reorders, brings old packets back, and can be cut.
 
-Between nodes everything may happen to a packet. Between a client and a node packets are lost, delayed and overtaken, but
-not repeated, as TCP has it: a client counts the answers to what it sent (P9). It does repeat its requests itself.
+Between nodes everything may happen to a packet. Between a client and a node packets are lost, delayed and overtaken,
+but not repeated, as TCP has it: a client counts the answers to what it sent (P9). It repeats its requests itself.
 """
 
 import random

@@ -1,7 +1,7 @@
 """A simulated node: the production cores in shells that do what actors/shell.py does, on a simulated disk and clock.
 
-Each role steps all that has arrived, then a Tick, then commits once, and speaks when the commit is done. Between these a
-node may crash or be stopped for a while, as between any two of them in a real process.
+Each role steps all that has arrived, then a Tick, then commits once, and speaks when the commit is done. Between these
+a node may crash or be stopped for a while, as between any two of them in a real process.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from lessor.core.proposer import Proposer, Stage
 from lessor.core.requests import Request, StatusRequest
 from lessor.transport.packets import decode_packet, encode_packet
 
-from .clock import MS, Clock
+from .clock import Clock
 from .disk import Disk, DiskFailed
 
 if TYPE_CHECKING:
@@ -252,7 +252,9 @@ class Node:
         if world.now_us < self.paused_until_us:
             world.at(self.paused_until_us, self._commit, desk, writes, sends)
             return
-        crash = world.random() / world.options.crash_at_commit if world.options.crash_at_commit and world.faulty else 9.0
+        crash = (
+            world.random() / world.options.crash_at_commit if world.options.crash_at_commit and world.faulty else 9.0
+        )
         try:
             if crash < 0.3:
                 world.count_fault("crash before the commit")
@@ -260,14 +262,16 @@ class Node:
                 return
             if self.disk.failing or crash < 0.5:
                 # torn: SQLite's recovery finds the transaction whole, or not at all
-                if world.random() < 0.5:
-                    self._write(desk, writes)
-                raise DiskFailed
+                self._fail_to_write(desk, writes)
             self._write(desk, writes)
         except DiskFailed:
             world.count_fault("a write that failed" if self.disk.failing else "a torn transaction")
             self._die()
             return
+        if desk.role is Role.LEARNER and type(writes[-1]) is ReplaceState and world.faulty:
+            crash = (
+                min(crash, world.random() / world.options.crash_at_install) if world.options.crash_at_install else crash
+            )
         if crash < 1.0:
             told = world.rng.randint(0, len(sends))
             world.count_fault("crash between commit and send" if told < len(sends) else "crash after the send")
@@ -278,6 +282,11 @@ class Node:
         if not world.speaks_early:
             self._speak(desk, sends)
         self._rest(desk)
+
+    def _fail_to_write(self, desk: Desk, writes: list[Any]) -> None:
+        if self.world.random() < 0.5:
+            self._write(desk, writes)
+        raise DiskFailed
 
     def _die(self) -> None:
         self.crash()

@@ -65,6 +65,7 @@ class Options:
     kill_client: int
     # around the commit
     crash_at_commit: float
+    crash_at_install: float  # after a snapshot is installed, before the journal knows
     # what clients do
     think_ms: int
     ttls_ms: tuple[int, ...]
@@ -127,6 +128,7 @@ class Options:
             stall_client=some(1, 4),
             kill_client=some(1, 3),
             crash_at_commit=pick((0, 0, 0, 0.005, 0.02)),
+            crash_at_install=pick((0, 0.5)),
             think_ms=pick((60, 120, 300)),
             ttls_ms=(5000, 8000) if long_leases else pick(((100, 300), (400, 1500, 0), (300, 2500), (0,), (800,))),
             waits_ms=pick(((-1,), (300, 1500), (-1, 800, 3000))),

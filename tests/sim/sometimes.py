@@ -134,7 +134,9 @@ class Observer(Checker):
                     mark("a session that expired")
                     if any(story.session == event.session for live in ledger.live.values() for story in live.values()):
                         mark("a lease that outlived its session")
-                case "released" | "renewed" if event.token and self.leads >= self.granted_at_lead.get(event.token, 99) + 2:
+                case "released" | "renewed" if (
+                    event.token and self.leads >= self.granted_at_lead.get(event.token, 99) + 2
+                ):
                     mark("a lease kept over three leaders")
                 case _:
                     pass
@@ -152,4 +154,3 @@ class Observer(Checker):
         """Look at losses."""
         if client.app.losses:
             self.lost[client.number] = None
-

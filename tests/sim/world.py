@@ -202,7 +202,7 @@ class World:
         open_calls = [str(op) for client in self.clients for op in client.app.open_calls.values()]
         nodes = [
             f"n{node.number} {node.proposer.stage.value} at slot {node.learner.applied_upto}, "
-            f"{node.learner.state.sessions} sessions {node.learner.state.held} held {node.learner.state.waiting} waiting"
+            f"{node.learner.state.sessions} sessions {node.learner.state.held} held {node.learner.state.waiting} wait"
             if node.up
             else f"n{node.number} down"
             for node in self.nodes.values()

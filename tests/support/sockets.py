@@ -13,10 +13,8 @@ from typing import Any, Self
 
 import zmq
 
-from lessor.actors.embedded import free_base_port
-from lessor.core.errors import BadRequest
+from lessor.cli.local_cluster import free_base_ports
 from lessor.core.requests import StatusAnswer, StatusRequest
-from lessor.transport.endpoints import parse_cluster
 from lessor.transport.packets import decode_packet, encode_packet
 from lessor.transport.sockets import Context, Socket, dealer, receive, send
 
@@ -50,20 +48,13 @@ def seeded(name: str) -> random.Random:
 
 
 def free_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """A port that is free now, with the ones above it that a node needs; nobody is given it by chance."""
+    return free_base_ports(1)[0]
 
 
 def free_endpoints(count: int) -> dict[int, str]:
     """Endpoints for a cluster of so many nodes on this machine, whose ports are all free now."""
-    while True:
-        members = ",".join(f"{node}=tcp://{HOST}:{free_base_port()}" for node in range(1, count + 1))
-        try:
-            return parse_cluster(members)
-        except BadRequest:
-            continue  # they overlap
+    return {node: f"tcp://{HOST}:{base}" for node, base in enumerate(free_base_ports(count), start=1)}
 
 
 def is_free(port: int) -> bool:
@@ -177,6 +168,7 @@ class RawPeer:
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection((HOST, port), timeout=10)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def __enter__(self) -> Self:
         return self

@@ -51,7 +51,7 @@ class _Lock:
             taken_us = max(grant.start_us, free_us)
             if taken_us > grant.end_us:
                 raise self.checker.fail(
-                    f"{self.name!r}: {grant} can have been granted at {taken_us} at the earliest, when all before it ended"
+                    f"{self.name!r}: {grant} cannot have been granted before {taken_us}, when those before it ended"
                 )
             free_us = self._earliest_end(grant, taken_us, world)
 
@@ -62,7 +62,9 @@ class _Lock:
         # it may have been given back by any call that is not known to have come to nothing, or with its session
         gives_back = [op.start_us for op in about if op.kind == "release" and _may_have_released(op)]
         gives_back += [
-            op.start_us for op in world.history.ops if op.kind == "close" and op.client == grant.client and op.end_us >= taken_us
+            op.start_us
+            for op in world.history.ops
+            if op.kind == "close" and op.client == grant.client and op.end_us >= taken_us
         ]
         held_until_us = taken_us
         if grant.ttl_ms:
@@ -84,5 +86,3 @@ class _Lock:
 def _may_have_released(op: Op) -> bool:
     # "not held" may be the answer to a second sending under a new session, when the first one had its effect
     return isinstance(op.result, NotHeld) or op.verdict is not Verdict.NOT_DONE
-
-

@@ -21,6 +21,10 @@ EMPTY_BYTES_MAX = 100
 """A snapshot in which there is nothing but the header."""
 
 
+APPLIED_AT_ONCE = 25
+"""Slots that a learner may apply in one batch, before it says so."""
+
+
 class Bounded(Checker):
     """Measures the tables of every role while a world runs, and finds them empty at its end."""
 
@@ -49,12 +53,16 @@ class Bounded(Checker):
         if not node.up:
             return
         acceptor, learner = node.acceptor, node.learner
-        retained = limits.JOURNAL_RETAIN_SLOTS * 5 // 4 + limits.SAVE_EVERY_SLOTS + 5
+        retained = limits.JOURNAL_RETAIN_SLOTS * 5 // 4 + limits.SAVE_EVERY_SLOTS + APPLIED_AT_ONCE
         if len(acceptor.votes) > retained:  # those that are not applied yet, after a restart, do not count
             applied = sum(slot <= acceptor.applied_upto for slot in acceptor.votes)
             self._most(f"applied votes in the journal of node {node.number}", applied, retained)
         ahead = max(learner.watermark[1], self.world.referee.state.applied_upto) - learner.applied_upto + 20
-        for what, table in (("open votes", learner._open), ("counted slots", learner._counts), ("chosen", learner._chosen)):
+        for what, table in (
+            ("open votes", learner._open),
+            ("counted slots", learner._counts),
+            ("chosen", learner._chosen),
+        ):
             self._most(what, len(table), ahead + len(acceptor.votes))
 
     def client_turn(self, client: "SimClient") -> None:
@@ -67,7 +75,11 @@ class Bounded(Checker):
         """Nothing is held or waited for any more, so nothing may be left."""
         for node in self.world.nodes.values():
             state = node.learner.state
-            left: dict[str, Any] = {"queues": state._queues, "keys": state._session_by_key, "tokens": state._claim_by_token}
+            left: dict[str, Any] = {
+                "queues": state._queues,
+                "keys": state._session_by_key,
+                "tokens": state._claim_by_token,
+            }
             for what, table in left.items():
                 if table:
                     raise self.fail(f"node {node.number} is left with {what}: {table}")

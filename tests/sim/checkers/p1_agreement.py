@@ -33,7 +33,9 @@ class Agreement(Checker):
         chosen, applied_upto = self.world.referee.chosen, node.learner.applied_upto
         for slot, vote in node.acceptor.votes.items():
             if slot <= applied_upto and chosen.get(slot) != vote.entry:
-                raise self.fail(f"node {node.number} starts with what was not chosen in slot {slot}, which it has applied")
+                raise self.fail(
+                    f"node {node.number} starts with what was not chosen in slot {slot}, which it has applied"
+                )
 
     def committed(self, node: "Node", writes: Sequence[Any]) -> None:
         """A quorum of disks may now hold a second value in a slot."""

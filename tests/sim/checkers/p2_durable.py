@@ -54,7 +54,9 @@ class Durable(Checker):
             if type(message) not in (Prepare, Accept) or type(send.to) is not Address or send.to.node == node.number:
                 continue
             if node.disk.promised < message.ballot:
-                raise self.fail(f"proposer {node.number} uses ballot {message.ballot}, which its own disk does not know")
+                raise self.fail(
+                    f"proposer {node.number} uses ballot {message.ballot}, which its own disk does not know"
+                )
 
 
 def _known(disk: Disk, vote: Vote) -> bool:

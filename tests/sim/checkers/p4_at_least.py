@@ -45,7 +45,9 @@ class AtLeast(Checker):
             if stamped_us is not None:
                 ahead_ms = state.clock_ms - stamped_us / MS * (1 + DRIFT)
                 if ahead_ms > self.ahead_ms + world.rounding_ms:
-                    raise self.fail(f"the lease clock ran {ahead_ms - self.ahead_ms:.3f} ms faster than time by slot {slot}")
+                    raise self.fail(
+                        f"the lease clock ran {ahead_ms - self.ahead_ms:.3f} ms faster than time by slot {slot}"
+                    )
                 self.ahead_ms = min(self.ahead_ms, ahead_ms)
         for event in outcome.events:
             until_us = self.safe_until_us.get(event.token, 0)
@@ -55,9 +57,9 @@ class AtLeast(Checker):
 
     def ended(self, op: "Op") -> None:
         """A call that succeeded says until when at least."""
-        if op.kind == "acquire" and op.verdict is Verdict.DONE and op.ttl_ms:
-            self._until(op.token, op.start_us, op.ttl_ms)
-        elif op.kind == "renew" and isinstance(op.result, Renewed):
+        if (op.kind == "acquire" and op.verdict is Verdict.DONE and op.ttl_ms) or (
+            op.kind == "renew" and isinstance(op.result, Renewed)
+        ):
             self._until(op.token, op.start_us, op.ttl_ms)
 
     def _until(self, token: int, start_us: int, ttl_ms: int) -> None:

@@ -22,7 +22,7 @@ class Definite(Checker):
     def __init__(self, world: "World") -> None:
         """Start with nothing denied."""
         super().__init__(world)
-        self.denied: dict[str, "Op"] = {}
+        self.denied: dict[str, Op] = {}
 
     def ended(self, op: "Op") -> None:
         """A call ended: hold its word against the log."""

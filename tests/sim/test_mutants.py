@@ -1,0 +1,37 @@
+"""Every known bug that is put in on purpose is caught by its own checker, and by nothing if that one looks away."""
+
+import pytest
+
+from .checkers.catalogue import ALL
+from .mutants import MUTANTS, Mutant
+from .swarm import Verdict, run_seed
+
+FIRST_SEED = 1
+
+RARE = ("votes_below_a_snapshot",)
+"""Needs a crash at one moment of thousands: looked for in the world that is known to show it."""
+
+
+def first_caught(mutant: Mutant) -> Verdict | None:
+    """Return the first world in which the mutant's own checker, alone, sees it."""
+    for seed in range(FIRST_SEED, FIRST_SEED + mutant.worlds):
+        verdict = run_seed(seed, (mutant.checker,), mutant.name)
+        if verdict.promise == mutant.checker.promise:
+            return verdict
+    return None
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", [name for name in MUTANTS if name not in RARE])
+def test_the_checker_catches_the_mutant_and_without_it_nobody_does(name: str) -> None:
+    mutant = MUTANTS[name]
+    caught = first_caught(mutant)
+    assert caught is not None, f"{mutant.checker.__name__} has not seen {mutant.what!r} in {mutant.worlds} worlds"
+    without = run_seed(caught.seed, (), name)
+    assert without.promise in ("", "liveness"), "only the end of the world may notice that it does not come to rest"
+
+
+def test_there_are_twenty_mutants_and_every_promise_has_one() -> None:
+    assert len(MUTANTS) >= 20
+    promises = {mutant.checker.promise for mutant in MUTANTS.values()}
+    assert promises == {checker.promise for checker in ALL if checker.promise.startswith("P")}

@@ -1,0 +1,45 @@
+"""A swarm of simulated worlds with fresh seeds each time, and the worlds that ever failed. (P1 to P10.)"""
+
+import os
+import secrets
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from .shrink import command
+from .sometimes import WORLDS_ENOUGH
+from .swarm import Figures, Verdict, run_seed, run_seeds, until
+
+SECONDS = float(os.environ.get("LESSOR_SWARM_SECONDS", "10"))
+"""How long the swarm runs; `LESSOR_SWARM_SECONDS=600 make test` runs a large one."""
+
+FAILED_SEEDS = Path(__file__).with_name("failed_seeds.txt")
+
+
+def failed_seeds() -> list[int]:
+    lines = FAILED_SEEDS.read_text().splitlines()
+    return [int(line.split()[0]) for line in lines if line.strip() and not line.startswith("#")]
+
+
+def complaint(verdict: Verdict) -> str:
+    return f"{verdict.failure}\nreproduce: {command(verdict.seed)}\nand add the seed to {FAILED_SEEDS.name}"
+
+
+@pytest.mark.timeout(SECONDS + 120)
+def test_every_world_of_a_fresh_swarm_keeps_every_promise() -> None:
+    first = int(os.environ.get("LESSOR_SWARM_SEED", secrets.randbelow(1_000_000_000)))
+    print(f"worlds from seed {first} on")
+    figures = Figures()
+    for verdict in run_seeds(until(SECONDS, count(first))):
+        figures.add(verdict)
+        assert not verdict.failure, complaint(verdict)
+    print(f"{figures.worlds} worlds, {figures.virtual_s:.0f} virtual seconds, {sum(figures.faults.values())} faults")
+    if figures.worlds >= WORLDS_ENOUGH:
+        assert not figures.never, "interesting states that no world has reached"
+
+
+@pytest.mark.parametrize("seed", failed_seeds())
+def test_a_world_that_failed_once_keeps_every_promise(seed: int) -> None:
+    verdict = run_seed(seed)
+    assert not verdict.failure, complaint(verdict)

@@ -1,0 +1,81 @@
+"""The simulator itself: one seed is one world, whatever the process, and a failing world can be made smaller."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from .checkers.catalogue import ALL
+from .clock import MS, Clock
+from .options import Options, parse
+from .shrink import command, shrink
+from .swarm import run_seed
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def digest_in_a_process(seed: int, hash_seed: str) -> str:
+    """Return a digest of the trace of a world that ran in a process of its own."""
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    arguments = [sys.executable, "-m", "lessor", "sim", "--seed", str(seed), "--trace"]
+    done = subprocess.run(arguments, capture_output=True, env=environment, cwd=ROOT, check=False, timeout=60)
+    assert b"worlds," in done.stdout or b"FAILED" in done.stdout, done.stderr
+    return hashlib.sha256(done.stdout).hexdigest()
+
+
+@pytest.mark.parametrize("seed", [3, 17])
+def test_the_same_seed_is_the_same_world_whatever_the_seed_of_hashes(seed: int) -> None:
+    assert len({digest_in_a_process(seed, hash_seed) for hash_seed in ("0", "1", "4242")}) == 1
+
+
+def test_two_runs_of_a_seed_in_one_process_have_the_same_trace() -> None:
+    traces: list[list[str]] = [[], []]
+    for trace in traces:
+        run_seed(11, ALL, trace=trace)
+    assert traces[0] == traces[1]
+    assert len(traces[0]) > 100
+
+
+def test_checkers_look_and_do_not_touch() -> None:
+    with_them: list[str] = []
+    without: list[str] = []
+    run_seed(12, ALL, trace=with_them)
+    run_seed(12, (), trace=without)
+    assert with_them == without
+
+
+@pytest.mark.parametrize("drift_ppm", [0, 500])
+def test_a_clock_shows_a_moment_first_when_it_says(drift_ppm: int) -> None:
+    rng = Random(1)
+    for _ in range(200):
+        clock = Clock.draw(rng, rng.randrange(1_000_000), drift_ppm)
+        at_ms = clock.now_ms(1_000_000) + rng.randrange(10_000)
+        at_us = clock.when_us(at_ms)
+        assert clock.now_ms(at_us) >= at_ms > clock.now_ms(at_us - 1)
+
+
+def test_a_suspended_clock_stands_still_and_goes_on() -> None:
+    clock = Clock(0, 100.0, 0.0)
+    before = clock.now_ms(5 * MS)
+    clock.stand_still(20 * MS)
+    assert clock.now_ms(25 * MS) == before
+
+
+def test_options_are_read_as_they_are_told() -> None:
+    assert parse("clients=1,loss=0.5,ttls_ms=100+300") == {"clients": 1, "loss": 0.5, "ttls_ms": (100, 300)}
+    with pytest.raises(ValueError, match="no option"):
+        parse("colour=red")
+
+
+def test_a_failing_world_is_made_smaller_and_fails_in_the_same_way() -> None:
+    failing = run_seed(5, ALL, "clock_runs_fast")
+    assert failing.promise == "P4"
+    found = shrink(Options.draw(Random(5)), failing, mutant="clock_runs_fast")
+    again = run_seed(found.verdict.seed, ALL, "clock_runs_fast", found.changes)
+    assert again.promise == "P4"
+    assert len(found.changes) > 3
+    assert parse(command(5, found.changes).split("--set ")[1].removesuffix(" --trace")) == found.changes
