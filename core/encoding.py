@@ -59,27 +59,24 @@ def wire(code: int) -> Callable[[type[T]], type[T]]:
         if code in _by_code:
             raise TypeError(f"code {code} is taken by {_by_code[code][0].__name__}")
 
-        # made when they are first needed: a command-line tool needs few of them, and starts sooner
+        hints = typing.get_type_hints(cls, include_extras=True)
+        fields = {field.name: _field(hints[field.name]) for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+
+        # compiled when they are first needed: a command-line tool needs few of them, and starts sooner
         def pack(value: Any) -> Any:
-            return _make(code, cls)[0](value)
+            _by_type[cls] = compiled = _compile_pack(code, fields)
+            return compiled(value)
 
         def unpack(items: Any) -> Any:
-            return _make(code, cls)[1](items)
+            compiled = _compile_unpack(cls, fields)
+            _by_code[code] = (cls, compiled)
+            return compiled(items)
 
         _by_type[cls] = pack
         _by_code[code] = (cls, unpack)
         return cls
 
     return register
-
-
-def _make(code: int, cls: type) -> tuple[Packer, Unpacker]:
-    hints = typing.get_type_hints(cls, include_extras=True)
-    fields = {field.name: _field(hints[field.name]) for field in dataclasses.fields(cls)}
-    pack, unpack = _compile_pack(code, fields), _compile_unpack(cls, fields)
-    _by_type[cls] = pack
-    _by_code[code] = (cls, unpack)
-    return pack, unpack
 
 
 # Every message passes here several times on every node. A function written out for its class, as `dataclass` and

@@ -139,6 +139,20 @@ def test_nothing_but_the_margin_and_the_way_of_the_request_is_lost(ttl_ms: int) 
     assert 777 + ttl_ms * (1 - MARGIN) - 2 <= anchor.safe_until_ms(1_000 + ttl_ms) <= 777 + ttl_ms * (1 - MARGIN)
 
 
+def test_an_answer_to_the_first_sending_that_comes_after_the_second_counts_from_the_first() -> None:  # P3
+    world = World()
+    client = world.client()
+    world.finish(client.acquire("warm"))
+    sent_ms = client.now_ms
+    world.fate = lambda hop: (900.0,) if not hop.up and hop.node == 1 else (1.0,) if hop.node == 1 else ()
+    outcome = client.acquire(ttl_ms=3_000, auto_renew=False)
+    world.finish(outcome)
+    assert outcome.at == sent_ms - client.offset_ms + 901
+    assert sum(hop.up for hop in world.hops if hop.at > sent_ms - client.offset_ms) >= 1, "it was sent again"
+    assert client.protocol.safe_until_ms(outcome.lease) <= sent_ms + 3_000
+    world.run(3_000)
+
+
 # --- the same with the production protocol, messages and a service ---------------------------------------------------
 
 

@@ -127,6 +127,36 @@ def test_a_read_tells_who_holds_and_needs_no_session() -> None:
     assert reader.protocol.session is None
 
 
+def test_a_push_that_was_lost_with_its_connection_is_found_as_soon_as_there_is_another() -> None:
+    world = World()
+    first, second = world.client(), world.client()
+    lease = held_by(first).lease
+    waiting = second.acquire()
+    world.run(50)
+    world.fate = lambda hop: (1.0,) if hop.up or hop.client == 1 else ()
+    first.release(lease)
+    world.run(20)
+    world.heal()
+    second.lose_connection(1)
+    world.finish(waiting, within_ms=250)
+
+
+def test_a_claim_that_an_operator_removed_stands_in_line_again_and_times_out_at_its_time() -> None:
+    world = World()
+    lease = held_by(world.client()).lease
+    client = world.client(session_timeout_ms=900)
+    waiting, patient = client.acquire(timeout_ms=700), client.acquire()
+    for _ in range(3):
+        world.run(100)
+        for claim in [*world.claims(waiting.tag), *world.claims(patient.tag)]:
+            world.service.state._end_claim(claim, "cancelled")
+    world.finish(waiting)
+    assert error_of(waiting) == (AcquireTimeout, False)
+    assert waiting.at >= 700
+    world.clients[0].release(lease)
+    world.finish(patient, within_ms=1_000)
+
+
 # --- timing out (P9) -------------------------------------------------------------------------------------------------
 
 
@@ -508,7 +538,7 @@ def test_news_of_a_grant_that_come_after_its_end_are_not_handed_to_the_caller() 
     lease = held_by(first).lease
     waiting = second.acquire(ttl_ms=300)
     world.run(50)
-    world.fate = lambda hop: (500.0,) if hop.client == 2 and not hop.up and world.now < 200 else (1.0,)
+    world.fate = lambda hop: (500.0,) if hop.client == 2 and not hop.up and world.now < 400 else (1.0,)
     first.release(lease)
     world.finish(waiting)
     assert second.holds(waiting.lease)

@@ -68,6 +68,7 @@ def test_one_node_that_knows_no_leader_does_not_keep_the_client_from_the_others(
     world = World(leader=2)
     world.believe(1, 0)
     client = world.client()
+    client.protocol._calls._luck = lambda: 0.5  # they all try again in step
     reads = [client.call(READ) for _ in range(callers)]
     world.finish(*reads, within_ms=300)
 
@@ -94,9 +95,9 @@ def test_a_hint_at_a_leader_that_just_died_is_not_believed() -> None:
     since = world.now
     assert not taken.done
     assert len(asked(world)) < 30
-    world.elect(3)
-    world.finish(taken, within_ms=2 * RETRY_MS_MAX + 10)
-    assert 1 not in asked(world, since)
+    world.elect(3, tell=False)  # the second has still not noticed
+    world.finish(taken, within_ms=3 * RETRY_MS_MAX)
+    assert set(asked(world, since)) <= {2, 3}
 
 
 def test_a_hint_at_a_leader_that_is_silent_costs_no_more_than_one_silence() -> None:

@@ -8,7 +8,7 @@ import pytest
 from lessor.client.errors import AcquireTimeout, ClientClosed, Unavailable
 from lessor.client.protocol import LeaseRecord, LeaseState
 from lessor.core.commands import Describe, OpenSession, Release
-from lessor.core.requests import Answer
+from lessor.core.requests import Answer, Busy
 from lessor.core.results import ClaimStatus, Failed, Released
 
 from ..support.fake_service import FakeClient, Fate, Hop, Outcome, World
@@ -186,6 +186,35 @@ def test_a_late_word_that_the_old_session_expired_does_not_end_the_new_one() -> 
     assert world.service.kinds.count("session_opened") == 2
 
 
+def test_of_two_requests_under_a_dead_session_the_later_answer_does_not_end_the_new_one() -> None:
+    world = World()
+    client = world.client(session_timeout_ms=60_000)
+    acquired(client, "warm")
+    world.service.state._end_session(world.service.state._sessions[1], "session_expired")
+    delays = iter([(300.0,), (1.0,)])
+    world.fate = lambda hop: (1.0,) if hop.up else next(delays, (1.0,))
+    calls = [client.call(Release(91))]
+    world.run(1)
+    calls.append(client.call(Release(92)))
+    world.run(50)
+    lease = acquired(client, ttl_ms=0).lease
+    world.run(1_000)
+    assert all(call.done for call in calls)
+    assert client.holds(lease)
+    assert _sessions(world) == [2]
+
+
+def test_a_session_that_an_operator_ended_takes_its_leases_without_a_ttl_along() -> None:  # P8
+    world = World()
+    client = world.client(session_timeout_ms=60_000)
+    kept, lost = acquired(client, "kept").lease, acquired(client, "lost", ttl_ms=0).lease
+    world.broken.add(lost.token)
+    world.service.state._end_session(world.service.state._sessions[1], "session_expired")
+    world.finish(client.renew(kept))
+    assert (lost.state, lost.reason) == (LeaseState.LOST, "the session ended")
+    assert client.holds(kept)
+
+
 def test_a_request_is_not_sent_without_a_session_while_the_next_one_is_opened() -> None:
     world = World()
     client = world.client(session_timeout_ms=SESSION_MS)
@@ -220,6 +249,26 @@ def test_a_grant_whose_news_were_lost_with_its_session_makes_the_timeout_indefin
     assert outcome.value.indefinite, "the grant lives until its ttl runs out"
     world.run(60_000)
     assert not world.claims(outcome.tag)
+
+
+@pytest.mark.parametrize("ttl_ms", [0, 60_000])
+def test_a_request_under_a_dead_session_is_definite_only_if_its_grant_has_ended_with_the_session(ttl_ms: int) -> None:
+    world = World()
+    client = world.client(session_timeout_ms=SESSION_MS)
+    acquired(client, "warm", ttl_ms=0)
+    world.fate = cut_off(world, client, up=False)
+    outcome = client.acquire(ttl_ms=ttl_ms, timeout_ms=9_000)
+    world.run(2)
+    world.fate = cut_off(world, client)
+    world.run(3 * SESSION_MS)
+    world.heal()
+    world.service.reply = lambda node, request: (
+        Busy(request.number) if isinstance(request.operation, OpenSession) else None
+    )
+    world.finish(outcome)
+    assert isinstance(outcome.value, Unavailable)
+    assert outcome.value.indefinite == bool(ttl_ms)
+    assert bool(world.claims(outcome.tag)) == bool(ttl_ms)
 
 
 @pytest.mark.parametrize("ttl_ms", [0, 60_000])
@@ -305,6 +354,7 @@ def test_closing_at_any_moment_of_an_acquire_leaves_nothing_behind(after_ms: int
     world.run(after_ms)
     world.finish(client.close())
     world.run(1_000)
+    assert not _sessions(world)
     if detached and isinstance(outcome.value, LeaseRecord):
         assert [claim.token for claim in world.claims()] == [outcome.lease.token], "it is the caller's to keep"
     else:

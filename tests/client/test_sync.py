@@ -15,6 +15,7 @@ import lessor
 from lessor import AcquireTimeout, Client, ClientClosed, LeaseLost, ServiceBusy, Unavailable
 from lessor.actors.embedded import Embedded, free_base_port
 from lessor.client.clock import now_ms
+from lessor.client.protocol import LeaseState
 from lessor.core.commands import Release
 
 from ..support.waiting import until
@@ -176,6 +177,14 @@ def test_a_lease_that_somebody_else_released_is_lost_at_once(make: Callable[...,
     assert "not held any more" in lease.lost_reason
     with pytest.raises(LeaseLost):
         lease.renew()
+
+
+def test_the_release_of_a_lost_lease_is_no_success_and_yet_frees_the_name(make: Callable[..., Client]) -> None:
+    client = make()
+    lease = client.acquire("x")
+    client._caller.protocol._end_lease(lease._record, LeaseState.LOST, "its deadline came during an outage")
+    assert lease.release() is False
+    assert client.describe("x") == []
 
 
 def test_a_release_names_the_grant_and_a_second_one_touches_nobody(make: Callable[..., Client]) -> None:  # P6
@@ -399,6 +408,10 @@ def test_a_client_whose_thread_fails_says_so_to_everybody_and_can_still_be_close
     assert "the client's thread failed" in caplog.text
     with pytest.raises(ClientClosed):
         client.describe("x")
+    engine = client._caller._engine
+    assert engine is not None
+    until(lambda: not engine._thread.is_alive(), "its thread ends")
+    monkeypatch.setattr(engine, "_waker", None)  # closed: its file may be somebody else's by now
     client.close()
     other = make()
     until(lambda: other.describe("x") == [], "its lease ends by itself")

@@ -134,7 +134,9 @@ class Watched:
                 assert self.values.setdefault((ballot, slot), entry) == entry, f"two values in {slot} under {ballot}"
                 self._check_entry(ballot, slot, entry)
             case Heartbeat(ballot, chosen_upto):
-                assert (self.core.stage, ballot) == (Stage.LEADER, self.core.ballot), "a heartbeat of one who does not lead"
+                assert (self.core.stage, ballot) == (Stage.LEADER, self.core.ballot), (
+                    "a heartbeat of one who does not lead"
+                )
                 assert chosen_upto <= self.applied, "claims as chosen what it does not know"
             case _:
                 pass
