@@ -1,14 +1,16 @@
 """The client gateway's shell: packets from and to clients."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from ..core import limits
 from ..core.effects import Connection, Send
 from ..core.encoding import INT_MAX
 from ..core.errors import Malformed
 from ..core.gateway import Counters, FromClient, Gateway, NodeFacts
 from ..core.requests import Counter, Rejected, Request, StatusRequest
 from ..transport.packets import BadMessage, decode_packet, encode_packet, payload, split
-from ..transport.sockets import Socket, monitor_trouble, read_monitor, receive, send
+from ..transport.sockets import Socket, arriving, monitor_trouble, read_monitor, send
 from .links import Links
 from .shell import Fate, Shell
 
@@ -36,7 +38,8 @@ class GatewayShell(Shell):
             self.inbox.read_from(monitor, self._watch(monitor), rare=True)
 
     def _read(self, batch: list[Any]) -> None:
-        for frames in receive(self.port):
+        taken = 0
+        for frames in arriving(self.port):
             connection = Connection(frames[0])
             try:
                 messages = decode_packet(payload(frames))
@@ -46,10 +49,16 @@ class GatewayShell(Shell):
                 continue
             self.links.tallies.count("client_packets")
             self.links.tallies.count("client_messages", len(messages))
+            rejections: list[Rejected] = []
             for message in messages:
-                self._take(connection, message, batch)
+                self._take(connection, message, batch, rejections)
+            if rejections:
+                self._answer(connection, rejections)
+            taken += len(messages)
+            if taken >= limits.PACKET_MESSAGES_MAX:
+                return  # the rest has its turn after what these have led to
 
-    def _take(self, connection: Connection, message: Any, batch: list[Any]) -> None:
+    def _take(self, connection: Connection, message: Any, batch: list[Any], rejections: list[Rejected]) -> None:
         if isinstance(message, Request):
             batch.append(FromClient(connection, message))
         elif isinstance(message, StatusRequest):
@@ -61,7 +70,7 @@ class GatewayShell(Shell):
         else:
             error = message.error if isinstance(message, BadMessage) else f"{type(message).__name__} is no request"
             self.links.tallies.complain("messages_malformed", f"from a client: {error}")
-            self._answer(connection, [Rejected(_number_of(message), error[:1000])])
+            rejections.append(Rejected(_number_of(message), error[:1000]))
 
     def _watch(self, monitor: Socket) -> Any:
         def read(_: list[Any]) -> None:
@@ -83,7 +92,7 @@ class GatewayShell(Shell):
             self._answer(connection, messages)
         self.links.speak(others)
 
-    def _answer(self, connection: Connection, messages: list[Any]) -> None:
+    def _answer(self, connection: Connection, messages: Sequence[Any]) -> None:
         for packet in split(messages, encode_packet):
             if not send(self.port, [connection.identity, packet]):
                 self.links.tallies.count("answers_dropped")

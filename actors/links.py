@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import pykka
 
+from ..core import limits
 from ..core.effects import Address, Role, Send
 from ..core.errors import Malformed
 from ..core.messages import (
@@ -30,7 +31,7 @@ from ..core.messages import (
 )
 from ..transport.endpoints import of_role
 from ..transport.packets import BadMessage, Sender, decode_peer_packet, encode_peer_packet, payload, split
-from ..transport.sockets import Context, Socket, dealer, receive, send
+from ..transport.sockets import Context, Socket, arriving, dealer, send
 
 log = logging.getLogger(__name__)
 
@@ -228,7 +229,8 @@ class Links:
         kinds = ACCEPTED_KINDS[role]
 
         def read(batch: list[Any]) -> None:
-            for frames in receive(socket):
+            taken = 0
+            for frames in arriving(socket):
                 try:
                     sender, messages = decode_peer_packet(payload(frames))
                 except Malformed as error:
@@ -237,6 +239,9 @@ class Links:
                 if self._known(sender, role):
                     for message in messages:
                         self._take(message, sender, kinds, batch)
+                taken += len(messages)
+                if taken >= limits.PACKET_MESSAGES_MAX:
+                    return  # the rest has its turn after what these have led to
 
         return read
 

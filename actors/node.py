@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 STOP_TIMEOUT_S = 5.0
 """How long a role may take to finish what it is doing when the node stops."""
 
+CLUSTER_NAME_BYTES_MAX = 64
+"""As much as a status answer has room for."""
+
 
 class AddressInUse(LessorError):
     """A port of the node cannot be bound; the text names it."""
@@ -70,6 +73,9 @@ class Node:
             raise InvariantBroken("a node does not run under `python -O`: its assertions are part of it")
         if config.node not in config.endpoints:
             raise BadRequest(f"node {config.node} is not in the cluster {sorted(config.endpoints)}")
+        size = len(config.cluster.encode())
+        if not 1 <= size <= CLUSTER_NAME_BYTES_MAX:
+            raise BadRequest(f"a cluster's name has 1 to {CLUSTER_NAME_BYTES_MAX} bytes in UTF-8, not {size}")
         self.config = config
         self.members = tuple(sorted(config.endpoints))
         self.tallies = Tallies()

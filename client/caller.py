@@ -8,7 +8,8 @@ from ..core.commands import FOREVER, Claim
 from .clock import now_ms
 from .engine import Engine
 from .errors import ClientClosed, ServiceBusy, Unavailable
-from .protocol import Acquire, Protocol
+from .protocol import Protocol
+from .records import Acquire
 
 CLOSE_TIMEOUT_MS = 2_000
 """How long closing waits for the service to release what was held; it ends by itself with the session otherwise."""

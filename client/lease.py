@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from ..core.results import ClaimInfo, ClaimPhase
 from . import clock
-from .protocol import LeaseRecord, LeaseState, Protocol
+from .protocol import Protocol
+from .records import LeaseRecord, LeaseState
 
 
 def wall_ms(local_ms: int) -> int:

@@ -6,7 +6,6 @@ It is told what happened and what time it is, and says what to send and when to 
 - an acquire that failed is called definite only if no claim of it can still be granted (P9).
 """
 
-import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -29,58 +28,14 @@ from ..core.results import Cancelled, ClaimPhase, ClaimStatus, NotHeld, Pong, Re
 from .calls import Call, Calls, Hooks, Packet
 from .clock import Anchor
 from .errors import AcquireTimeout, ClientClosed, Unavailable
+from .records import Acquire, LeaseRecord, LeaseState
+
+__all__ = ["NOT_HELD", "WITHDRAW_GRACE_MS", "Acquire", "LeaseRecord", "LeaseState", "Protocol"]
 
 WITHDRAW_GRACE_MS = 500
 """How long past its timeout an acquire waits for the word that its claim is withdrawn, to be definite."""
 
 NOT_HELD = "the service says that it is not held any more"
-
-
-class LeaseState(enum.Enum):
-    """Where a lease stands, for its holder."""
-
-    HELD = "held"
-    LOST = "lost"
-    RELEASED = "released"
-
-
-@dataclass(slots=True, eq=False)
-class LeaseRecord:
-    """A lease of this client. `expires_at_ms` is on the lease clock; without ttl the session's counts."""
-
-    namespace: str
-    path: tuple[str, ...]
-    holder: str
-    data: bytes
-    claim: int
-    token: int
-    ttl_ms: int
-    expires_at_ms: int
-    auto_renew: bool
-    detached: bool
-    session: int
-    state: LeaseState = LeaseState.HELD
-    reason: str = ""
-    renew_at_ms: int = 0
-    renewing: bool = False
-    on_change: Callable[["LeaseRecord"], None] | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Acquire:
-    """An acquire under way. `on_done` gets a LeaseRecord, a Denied, or an error."""
-
-    operation: Claim
-    on_done: Callable[[Any], None]
-    deadline_ms: int | None
-    auto_renew: bool
-    claim: int = 0  # once it stands in the queue
-    call: Call | None = None
-    waiters_ahead: int = 0
-    finished: bool = False
-    withdrawing: bool = False
-    lease: LeaseRecord | None = None
-    ghost: bool = False  # a session that ended may have left a grant behind, which lives until its ttl runs out
 
 
 @dataclass(slots=True)
@@ -189,9 +144,15 @@ class Protocol:
             self._withdraw(acquire)
 
     def release(self, lease: LeaseRecord, on_done: Callable[[Any], None], deadline_ms: int | None) -> None:
-        """Give a lease back. It counts as released from now on, whatever comes of the request."""
+        """Give a lease back. It counts as released from now on; an unanswered request goes on in the background."""
+
+        def done(result: Any) -> None:
+            if isinstance(result, Unavailable):
+                self.call(Release(lease.token), _ignore, None)
+            on_done(result)
+
         self._end_lease(lease, LeaseState.RELEASED, "released")
-        self.call(Release(lease.token), on_done, deadline_ms)
+        self.call(Release(lease.token), done, deadline_ms)
 
     def renew(self, lease: LeaseRecord, ttl_ms: int, on_done: Callable[[Any], None], deadline_ms: int | None) -> None:
         """Extend a lease to `ttl_ms` from now at least (0: by its own ttl)."""
@@ -338,6 +299,9 @@ class Protocol:
             if self.now_ms >= self.safe_until_ms(lease):
                 why = "it expired before it could be renewed" if lease.auto_renew else "it expired"
                 self._end_lease(lease, LeaseState.LOST, why)
+                if not lease.detached:
+                    # the lease clock may have stood still: to the service it is held on, without a ttl for ever
+                    self.call(Release(lease.token), _ignore, None)
 
     def _end_lease(self, lease: LeaseRecord, state: LeaseState, reason: str) -> None:
         if lease.state is LeaseState.HELD:

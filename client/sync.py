@@ -17,7 +17,8 @@ from ..transport.endpoints import parse_list
 from .caller import Caller
 from .errors import BadRequest, ClientClosed, LeaseLost, ServiceBusy, Unavailable
 from .lease import BaseLease, LeaseView, view
-from .protocol import LeaseRecord, LeaseState, Protocol
+from .protocol import Protocol
+from .records import LeaseRecord, LeaseState
 
 Duration = float | dt.timedelta
 """A length of time: seconds, or a timedelta."""
@@ -52,8 +53,8 @@ class Lease(BaseLease):
         Names the grant by its token, so that a release that comes late cannot touch the next holder.
 
         Raises:
-            Unavailable: no answer came. The client counts the lease as released all the same; indefinite means that
-                others may see it as held until its ttl or the session ends.
+            Unavailable: no answer came. The client counts the lease as released all the same, and goes on releasing it
+                in the background; until it gets through, others may see it as held.
         """
         state = self._record.state
         if state is LeaseState.RELEASED:

@@ -104,7 +104,7 @@ class Learner:
         self._told_saved = state.applied_upto
         self._told_summary = Summary(0, 0, 0, 0, 0, 0, 0)
         self._told_summary_at_ms = -limits.SUMMARY_EVERY_MS
-        self._serving: tuple[int, bytes, int] | None = None  # slot, snapshot, when last asked for
+        self._serving: dict[int, tuple[int, bytes, int]] = {}  # to whom: slot, snapshot, when last asked for
         self._assembling: tuple[int, int, int, bytearray] | None = None  # node, slot, total, what has come
         self._asked_snapshot_at_ms = 0
 
@@ -157,8 +157,9 @@ class Learner:
         self._counts.setdefault(slot, {}).setdefault(ballot, {})[node] = None
 
     def _advance_watermark(self, ballot: Ballot, chosen_upto: int) -> None:
-        if ballot > self.watermark[0] or (ballot == self.watermark[0] and chosen_upto > self.watermark[1]):
-            self.watermark = (ballot, chosen_upto)
+        if ballot > self.watermark[0]:
+            self._behind = None  # who leads now has every chosen slot, and lives
+        self.watermark = max(self.watermark, (ballot, chosen_upto))
 
     def _known(self, slot: int) -> Vote | None:
         """Return the chosen value of a slot, if this node can know it."""
@@ -189,7 +190,7 @@ class Learner:
         if not isinstance(entry, Batch | Lead | NoOp):
             raise Corrupt(f"the chosen entry of slot {vote.slot} is a {type(entry).__name__}")
         self.highest = max(self.highest, vote.ballot)
-        answering = isinstance(entry, Batch) and entry.term == self.leading
+        answering = isinstance(entry, Batch) and entry.term == self.leading != NO_BALLOT
         outcome = self.state.apply(vote.slot, entry, answering=answering)
         if isinstance(entry, Batch) and answering:
             applied = Applied(entry.term, self.state.clock_ms, tuple(outcome.answers), tuple(outcome.notices))
@@ -204,8 +205,9 @@ class Learner:
         self._save(effects)
         self._tell(effects)
         self._catch_up(effects)
-        if self._serving is not None and self._now_ms - self._serving[2] > 10 * limits.FETCH_RETRY_MS:
-            self._serving = None
+        if self._serving:
+            idle_since = self._now_ms - 10 * limits.FETCH_RETRY_MS
+            self._serving = {to: serving for to, serving in self._serving.items() if serving[2] >= idle_since}
 
     def _tell(self, effects: Effects) -> None:
         if self.applied_upto != self._told_progress:
@@ -272,11 +274,13 @@ class Learner:
 
     def _catch_up(self, effects: Effects) -> None:
         node, upto = self.watermark[0].node, self.watermark[1]
-        if self.applied_upto >= upto and self._behind is not None:
+        if self._behind is not None and self.applied_upto < self._behind.chosen_upto:
+            # newer word than the watermark, whose leader may be dead or this node itself before a restart
             node, upto = self._behind.node, self._behind.chosen_upto
         if self.applied_upto >= upto or node == self.node:
             self._gap_since_ms = None
             self._assembling = None
+            self._fetched = False
             return
         if self._assembling is not None:
             if self._now_ms - self._asked_snapshot_at_ms >= limits.FETCH_RETRY_MS:
@@ -300,10 +304,14 @@ class Learner:
     def _serve_snapshot(self, ask: FetchSnapshot, effects: Effects) -> None:
         if ask.node not in self.members or ask.node == self.node:
             return
-        if self._serving is None or ask.slot != self._serving[0]:
-            self._serving = (self.applied_upto, self.state.snapshot(), self._now_ms)
-        slot, data, _ = self._serving
-        self._serving = (slot, data, self._now_ms)
+        serving = self._serving.get(ask.node)
+        # whoever asks for a piece of another snapshot gets the start of its present one: a new one for each such
+        # question would never come to its end while the state moves on
+        if serving is None or ask.slot == 0:
+            same = (other for other in self._serving.values() if other[0] == self.applied_upto)
+            serving = next(same, None) or (self.applied_upto, self.state.snapshot(), 0)
+        slot, data, _ = serving
+        self._serving[ask.node] = (slot, data, self._now_ms)
         offset = ask.offset if ask.slot == slot and ask.offset < len(data) else 0
         piece = data[offset : offset + limits.SNAPSHOT_CHUNK_BYTES]
         effects.send(Address(ask.node, Role.LEARNER), SnapshotChunk(self.node, slot, offset, len(data), piece))

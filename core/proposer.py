@@ -84,6 +84,7 @@ class Proposer:
         self._suspected = False  # the leader's connection broke, and it has not been heard since
         self._hinted = False  # ... since the last tick
         self._stand_at_ms = 0
+        self._holds_back = 0.0  # since the last tick, it let another try first or failed: to wait so many spreads
         # as candidate
         self.ballot = NO_BALLOT  # the one that this node stands or leads under
         self._granted: dict[int, None] = {}
@@ -222,8 +223,7 @@ class Proposer:
             # let the one who asks try first
             if self.stage is Stage.ASKING:
                 self._follow(NO_BALLOT, effects)
-            yield_until_ms = self.now_ms + int((1 + self.luck) * limits.ELECTION_RETRY_SPREAD_MS)
-            self._stand_at_ms = max(self._stand_at_ms, yield_until_ms)
+            self._holds_back = 1.0
         answer = PreVoteAnswer(ask.ballot, self.node, granted, self.highest)
         effects.send(Address(ask.node, Role.PROPOSER), answer)
 
@@ -282,7 +282,8 @@ class Proposer:
 
     def _fail(self, effects: Effects) -> None:
         """Give up the candidacy or the leadership, and stand again after a random while unless somebody leads."""
-        self._stand_at_ms = self.now_ms + int((0.5 + self.luck) * limits.ELECTION_RETRY_SPREAD_MS)
+        self._holds_back = max(self._holds_back, 0.5)
+        self._stand_at_ms = self.now_ms  # the tick adds the while, since `now_ms` may be long ago
         self._follow(NO_BALLOT, effects)
 
     # --- leading -----------------------------------------------------------------------------------------------------
@@ -380,6 +381,7 @@ class Proposer:
             self._hinted = False
             if self._suspected:
                 self._stand_at_ms = self.now_ms + int(self.luck * limits.ELECTION_HINT_SPREAD_MS)
+        self._hold_back()
         if self.stage is Stage.LEADER:
             self._tick_leader(gap_ms, effects)
         elif self.stage is Stage.FOLLOWER:
@@ -387,8 +389,15 @@ class Proposer:
                 self._stand(effects)
         elif self.now_ms >= self._give_up_at_ms:
             self._fail(effects)
+            self._hold_back()
         elif self.now_ms >= self._ask_again_at_ms:
             self._ask_again(effects)
+
+    def _hold_back(self) -> None:
+        if self._holds_back:
+            until_ms = self.now_ms + int((self._holds_back + self.luck) * limits.ELECTION_RETRY_SPREAD_MS)
+            self._stand_at_ms = max(self._stand_at_ms, until_ms)
+            self._holds_back = 0.0
 
     def _patience(self) -> int:
         return self.now_ms + limits.ELECTION_TIMEOUT_MIN_MS + int(self.luck * limits.ELECTION_TIMEOUT_SPREAD_MS)

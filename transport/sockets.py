@@ -1,6 +1,7 @@
 """ZeroMQ sockets as this project wants them: bounded in every direction, and never lingering."""
 
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 import zmq
@@ -119,15 +120,18 @@ def readable(socket: Socket) -> bool:
     return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
 
-def receive(socket: Socket, burst: int = limits.RECEIVE_BURST) -> list[list[bytes]]:
-    """Return the multipart messages that have arrived, at most `burst` of them, without waiting."""
-    arrived: list[list[bytes]] = []
+def arriving(socket: Socket, burst: int = limits.RECEIVE_BURST) -> Iterator[list[bytes]]:
+    """Yield the multipart messages that have arrived, at most `burst`, each taken only when it is asked for."""
     try:
-        while len(arrived) < burst:
-            arrived.append(socket.recv_multipart(zmq.NOBLOCK))
+        for _ in range(burst):
+            yield socket.recv_multipart(zmq.NOBLOCK)
     except zmq.Again:
         pass
-    return arrived
+
+
+def receive(socket: Socket, burst: int = limits.RECEIVE_BURST) -> list[list[bytes]]:
+    """Return the multipart messages that have arrived, at most `burst` of them, without waiting."""
+    return list(arriving(socket, burst))
 
 
 def send(socket: Socket, frames: list[bytes]) -> bool:

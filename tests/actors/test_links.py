@@ -197,6 +197,28 @@ def test_what_is_no_packet_is_counted_and_dropped(house: House) -> None:  # P11
     assert house.hear(Role.LEARNER, [b"", good]) == [OF_PEER[Role.LEARNER][1]], "frames before the packet do no harm"
 
 
+def test_one_look_takes_in_no_more_messages_than_make_one_packet(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:  # P10: many small packets may hold very many messages
+    monkeypatch.setattr(limits, "PACKET_MESSAGES_MAX", 10)
+    packets = [[encode_peer_packet(Sender(CLUSTER, PEER, KNOWN[PEER]), [Fetch(PEER, 1)] * 6)]] * 20
+    port = house.ports[Role.ACCEPTOR]
+    far = dealer(house.context, of_role(house.links.endpoints[ME], Role.ACCEPTOR))
+    for packet in packets:
+        until(lambda packet=packet: send(far, packet), "the connection", every=0.002)  # type: ignore[misc]
+    looks: list[int] = []
+    read = house.links.reader(port, Role.ACCEPTOR)
+
+    def all_is_read() -> bool:
+        batch: list[Any] = []
+        read(batch)
+        looks.append(len(batch))
+        return sum(looks) == 120
+
+    until(all_is_read, "all that was sent", every=0.001)
+    assert max(looks) == 12, "whole packets, until it is enough"
+
+
 # --- who is heard ----------------------------------------------------------------------------------------------------
 
 

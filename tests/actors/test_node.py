@@ -176,6 +176,13 @@ def test_a_node_that_is_no_member_of_its_cluster_is_refused(tmp_path: Path) -> N
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize("name", ["", "x" * 65, "é" * 33])
+def test_a_name_of_a_cluster_that_no_status_could_tell_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadRequest, match=f"1 to 64 bytes in UTF-8, not {len(name.encode())}"):
+        Node(NodeConfig(1, free_endpoints(1), tmp_path / "data", name))
+    assert not (tmp_path / "data").exists()
+
+
 @pytest.mark.parametrize("name", ["journal.db", "leases.db"])
 def test_a_damaged_database_is_named_and_nothing_is_left_running(nodes: Make, name: str) -> None:
     alone = nodes(1)

@@ -95,7 +95,7 @@ class LeaseClock:
 
 @pytest.mark.parametrize("block", range(6))
 def test_no_lease_is_believed_in_when_the_lease_clock_has_reached_its_end(block: int) -> None:
-    for seed in range(25 * block, 25 * block + 25):
+    for seed in range(20 * block, 20 * block + 20):
         believe_in_no_lease_that_is_over(seed)
 
 

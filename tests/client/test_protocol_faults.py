@@ -112,7 +112,7 @@ def a_lease_that_is_kept(world: World) -> None:
     renewed = client.renew(taken.lease, 9_000)
     world.finish(renewed)
     assert isinstance(renewed.value, Renewed)
-    world.run(12_000)
+    world.run(10_000)
     assert client.holds(taken.lease), world.story()
     released(client, taken)
     once(world, taken)

@@ -215,6 +215,35 @@ def test_a_session_that_an_operator_ended_takes_its_leases_without_a_ttl_along()
     assert client.holds(kept)
 
 
+def test_a_lease_without_a_ttl_that_was_lost_while_nobody_led_is_given_back() -> None:
+    world = World()
+    client = world.client(session_timeout_ms=SESSION_MS)
+    lease = acquired(client, ttl_ms=0).lease
+    world.depose()  # the lease clock stands still: to the service the session lives, and the lease with it
+    world.run(3 * SESSION_MS)
+    assert lease.state is LeaseState.LOST
+    world.elect(2)
+    world.run(500)
+    assert _sessions(world) == [1]
+    assert not world.claims()
+
+
+def test_a_release_without_an_answer_goes_on_in_the_background() -> None:
+    world = World()
+    client = world.client()
+    lease = acquired(client, ttl_ms=0).lease
+    world.fate = cut_off(world, client)
+    released = client.release(lease, within_ms=400)
+    world.finish(released)
+    assert isinstance(released.value, Unavailable)
+    assert released.value.indefinite
+    world.run(2_000)
+    world.heal()
+    world.run(1_500)
+    assert _sessions(world) == [1]
+    assert not world.claims()
+
+
 def test_a_request_is_not_sent_without_a_session_while_the_next_one_is_opened() -> None:
     world = World()
     client = world.client(session_timeout_ms=SESSION_MS)

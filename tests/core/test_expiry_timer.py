@@ -1,4 +1,4 @@
-"""The expiry timer: armed only while its node leads, at the latest deadline told, and patient with a slow clock (P4)."""
+"""The expiry timer: armed only while its node leads, by the last word, patient with a slow clock (P4)."""
 
 from itertools import product
 from typing import Any
@@ -42,15 +42,12 @@ def nudged_at(core: ExpiryTimer, upto_ms: int) -> list[int]:
     return said
 
 
-@pytest.mark.parametrize("clock_ms", [0, 1, 5_000, 10**9])
+@pytest.mark.parametrize("clock_ms", [6_000, 10**9])
 @pytest.mark.parametrize("left_ms", [-5_000, -1, 0, 1, 30, 99])
 def test_the_timer_nudges_at_the_deadline_and_again_while_nothing_comes(clock_ms: int, left_ms: int) -> None:
-    deadline_ms = clock_ms + left_ms
-    if deadline_ms <= 0:
-        pytest.skip("no deadline: 0 says that there is none")
     first_ms = max(left_ms, 0)  # one that has passed is due now
     expected = list(range(first_ms, 200, RENUDGE_MS))
-    assert nudged_at(timer(MINE, NextDeadline(clock_ms, deadline_ms)), 200) == expected
+    assert nudged_at(timer(MINE, NextDeadline(clock_ms, clock_ms + left_ms)), 200) == expected
 
 
 def test_p4_a_deadline_is_counted_from_the_tick_after_it_was_told_so_never_early() -> None:
@@ -64,12 +61,13 @@ def test_p4_a_deadline_is_counted_from_the_tick_after_it_was_told_so_never_early
 def test_only_a_leader_is_armed_whatever_was_told_in_whatever_order() -> None:
     told: tuple[Any, ...] = (MINE, *NOT_MINE, NextDeadline(100, 110), NextDeadline(100, 103), NextDeadline(120, 0))
     for messages, ticks in product(product(told, repeat=4), (True, False)):
-        leads, left_ms = False, None
+        leads = False
+        left_ms: int | None = None
         for message in messages:
             if isinstance(message, NextDeadline):
                 left_ms = message.deadline_ms - message.clock_ms if message.deadline_ms else None
             else:
-                leads = message is MINE
+                leads = message == MINE
                 left_ms = left_ms if leads else None
         core = ExpiryTimer(NODE)
         for message in messages:
@@ -87,7 +85,7 @@ def test_a_lost_leadership_disarms_and_a_new_one_needs_a_new_deadline(other: Lea
         core = timer(MINE, NextDeadline(100, 110), *[Tick(START_MS)] * ticked, other)
         assert nudged_at(core, 20) == []
         assert core.wake_at_ms is None
-        core.step(MINE)
+        assert core.step(MINE) == SILENCE
         assert nudged_at(core, 20) == []
         core.step(NextDeadline(100, 105))
         assert nudged_at(core, 20) == [5]
@@ -95,8 +93,9 @@ def test_a_lost_leadership_disarms_and_a_new_one_needs_a_new_deadline(other: Lea
 
 def test_a_deadline_that_overtakes_the_word_of_the_leadership_counts() -> None:
     # the proposer tells the learner before the timer, and the learner may be quick
-    core = timer(NextDeadline(100, 110), Tick(START_MS))
-    assert core.wake_at_ms is None
+    early = NextDeadline(100, 110), Tick(START_MS)
+    assert timer(*early).wake_at_ms is None
+    core = timer(*early)
     assert core.step(MINE) == SILENCE
     assert core.wake_at_ms == START_MS + 10
     assert nudged_at(core, 20) == [10]

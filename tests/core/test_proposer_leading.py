@@ -1,4 +1,4 @@
-"""The leader: what it adopts, when it says `Lead`, how it packs, repeats and stamps, and when it steps down (P1, P4)."""
+"""The leader: what it adopts, when it says `Lead`, how it packs, repeats, stamps and steps down (P1, P4)."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -85,7 +85,7 @@ def adopted(ballot: Ballot, votes: list[Vote]) -> list[tuple[int, Entry]]:
 
 def test_p1_a_new_leader_adopts_the_value_of_the_highest_ballot_in_each_slot() -> None:
     kinds = (None, (LOW, "low"), (HIGH, "high"))
-    for journals in product(product(kinds, repeat=3), repeat=2):
+    for journals in product(product(kinds, repeat=3), repeat=2):  # of two acceptors
         given = [
             [vote(FIRST + at, *kind) for at, kind in enumerate(journal) if kind is not None] for journal in journals
         ]
@@ -144,7 +144,7 @@ def test_p1_pages_that_are_asked_for_again_while_they_come_change_nothing() -> N
 
 
 def test_p4_lead_is_proposed_only_when_every_slot_before_it_is_applied_and_batches_follow() -> None:
-    for window, found, steps in product((1, 2, 3), range(5), product((0, 1, 2), repeat=5)):
+    for window, found, steps in product((1, 2, 3), (0, 1, 3), product((0, 1, 2), repeat=4)):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(limits, "WINDOW_SLOTS", window)
             watched = Watched()
@@ -159,13 +159,13 @@ def test_p4_lead_is_proposed_only_when_every_slot_before_it_is_applied_and_batch
                     if entry == Lead(ballot):
                         assert watched.applied == slot - 1, f"window {window}, {found} found, {steps}"
                 said |= new
-            log: list[Entry] = [value("low")] * found + [Lead(ballot), Batch(ballot, 0, (b"x",))]
+            log: list[Entry] = [*[value("low")] * found, Lead(ballot), Batch(ballot, 0, (b"x",))]
             assert list(said.values()) == log[: len(said)]
             assert list(said) == list(range(FIRST, FIRST + len(said)))
 
 
 def test_p1_slots_that_are_applied_before_their_turn_are_not_proposed_again() -> None:
-    for found, applied in ((found, upto) for found in range(1, 6) for upto in range(found + 1)):
+    for found, applied in ((count, upto) for count in range(1, 6) for upto in range(count + 1)):
         watched = Watched()
         lead(watched, [vote(FIRST + at, LOW, "low") for at in range(found)])
         watched.run(Progress(APPLIED + applied, 0, LOW))
@@ -180,7 +180,7 @@ def test_p1_slots_that_are_applied_before_their_turn_are_not_proposed_again() ->
 def test_p10_no_more_slots_are_in_flight_than_the_window_allows(monkeypatch: pytest.MonkeyPatch, window: int) -> None:
     monkeypatch.setattr(limits, "WINDOW_SLOTS", window)
     monkeypatch.setattr(limits, "BATCH_COMMANDS_MAX", 1)
-    for steps in product((0, 1, 2, 3), repeat=4):
+    for steps in product((0, 1, 3), repeat=4):
         watched = leader()
         ballot, said = watched.core.ballot, 0
         watched.run(Submit(ballot, tuple(bytes([at]) for at in range(20))))
@@ -287,12 +287,14 @@ def test_p1_each_slot_in_flight_is_repeated_for_itself_with_the_newest_watermark
     for name in (b"x", b"y"):
         watched.run(Submit(ballot, (name,)))
         watched.tick(100)
-    watched.tick(149)
     first, second = encode(Batch(ballot, 100, (b"x",))), encode(Batch(ballot, 200, (b"y",)))
-    said = [send for send in watched.tick(1) if isinstance(send.message, Accept)]
-    assert said == [], "neither is due"
-    said = [send for send in watched.tick(100) if isinstance(send.message, Accept)]
-    assert said == accepts(Accept(ballot, FIRST + 1, first, FIRST)) + accepts(Accept(ballot, FIRST + 2, second, FIRST))
+    for after_ms, repeated in (
+        (149, []),
+        (1, accepts(Accept(ballot, FIRST + 1, first, FIRST))),
+        (99, []),
+        (1, accepts(Accept(ballot, FIRST + 2, second, FIRST))),
+    ):
+        assert [send for send in watched.tick(after_ms) if isinstance(send.message, Accept)] == repeated
     apply(watched, FIRST + 1)
     said = [send for send in watched.tick(250) if isinstance(send.message, Accept)]
     assert said == accepts(Accept(ballot, FIRST + 2, second, FIRST + 1))
@@ -348,7 +350,9 @@ def test_p1_who_steps_down_says_nothing_more_under_its_ballot_and_forgets_what_w
             assert not isinstance(send.message, Accept | Heartbeat), f"{ending}: {send}"
     reign(watched)
     assert watched.core.ballot > ballot
-    assert entries(watched.tick()) == {}, "nothing of the earlier leadership comes back"
+    watched.tick(limits.RETRANSMIT_MS)
+    said = [entry for (under, _), entry in watched.values.items() if under == watched.core.ballot]
+    assert said == [encode(Lead(watched.core.ballot))], "nothing of the earlier leadership comes back"
 
 
 @pytest.mark.parametrize("which", range(6))
@@ -385,6 +389,26 @@ def test_p1_a_leader_that_no_longer_hears_a_majority_steps_down(size: int) -> No
             assert watched.core.wake_at_ms == watched.now_ms + 700 + 210
 
 
+def test_p1_who_steps_down_while_it_re_proposes_adopts_only_what_its_next_phase_1_finds() -> None:
+    watched = Watched()
+    lead(watched, [vote(FIRST + at, LOW, "low") for at in range(4)])
+    watched.tick()
+    watched.run(Refuse(watched.core.ballot, 1, NO_BALLOT))
+    lead(watched, [vote(FIRST, HIGH, "high")])
+    assert drain(watched) == adopted(watched.core.ballot, [vote(FIRST, HIGH, "high")])
+
+
+def test_p1_an_answer_counts_from_the_tick_after_it_and_only_once() -> None:
+    watched = leader()
+    watched.tick(300)
+    watched.run(HeartbeatAnswer(watched.core.ballot, 3, 0))
+    watched.tick(1)
+    for left_ms in range(1_400, 0, -100):
+        assert watched.core.stage is Stage.LEADER, f"{left_ms} ms before patience ends"
+        watched.tick(100)
+    assert watched.core.stage is Stage.FOLLOWER
+
+
 def test_who_does_not_run_does_not_judge_its_peers_by_that_time() -> None:
     for gap_ms in (STALL, STALL + 1, 60_000):
         watched = leader()
@@ -409,7 +433,7 @@ def test_a_leader_grants_no_pre_vote_and_refuses_the_heartbeat_of_who_led_before
 
 # --- time ------------------------------------------------------------------------------------------------------------
 
-GAPS = (0, 1, 100, STALL - 1, STALL, STALL + 1, 5_000)
+GAPS = (0, 1, STALL, STALL + 1, 5_000)
 
 
 def test_p4_stamps_count_no_stall_and_never_run_ahead_of_the_clock_over_any_ticks(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lessor.client.errors import ClientClosed
-from lessor.client.protocol import Acquire, LeaseRecord, LeaseState
+from lessor.client.records import Acquire, LeaseRecord, LeaseState
 from lessor.core.commands import FOREVER, Claim, Describe, Release, Renew, Resource
 from lessor.core.errors import LessorError
 from lessor.core.results import Denied, NotHeld
@@ -112,6 +112,7 @@ class Application:
         op.token = outcome.token
         self._end(op, outcome, Verdict.DONE)
         world = self.world
+        outcome.on_change = self._changed
         if self.quiet or self.closed:
             self._later(0, outcome.token)
             self.holding[outcome.token] = (op, outcome)
@@ -122,7 +123,6 @@ class Application:
             world.mark("a ticket handed over")
         else:
             self.holding[outcome.token] = (op, outcome)
-            outcome.on_change = self._changed
             self._later(int(world.options.hold_ms * MS * 2 * world.random()), outcome.token)
 
     def _changed(self, record: LeaseRecord) -> None:
@@ -132,6 +132,7 @@ class Application:
             return
         op, _ = found
         if record.state is LeaseState.LOST:
+            op.lost_us = self.world.now_us
             self.losses += 1
             self.world.mark("a lease called lost")
             if not op.ttl_ms:

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from lessor.client.calls import Packet
-from lessor.client.protocol import LeaseRecord, Protocol
+from lessor.client.protocol import Protocol
+from lessor.client.records import LeaseRecord
 from lessor.core.effects import Connection
 
 from .application import Application

@@ -154,10 +154,10 @@ class Faults:
             if node.up and world.random() < 0.8:
                 node.arrive(Role.PROPOSER, [PeerLost(node.proposer.leader.node)])
 
-    def _rotate(self, times: int = 0) -> None:
+    def _rotate(self, times: int = 0, last: int = 0) -> None:
         """Cut the leader off from its peers, though not from its clients, and have the others elect one."""
         world = self.world
-        leaders = world.leaders()
+        leaders = [node for node in world.leaders() if node.number != last]
         if not world.faulty or not leaders or len(world.members) < 3:
             return
         world.count_fault("a leader cut off that goes on writing")
@@ -168,10 +168,20 @@ class Faults:
                 world.network.cuts[leader, other] = world.network.cuts[other, leader] = None
                 world.nodes[other].lose_peer(leader)
         after_us = int((30 + 400 * world.random()) * MS)
-        if times < 3:
+        if times >= 3:
+            world.at(world.now_us + after_us, world.network.cuts.clear)
+        elif world.random() < 0.5:
             world.at(world.now_us + after_us, self._rotate, times + 1)
         else:
-            world.at(world.now_us + after_us, world.network.cuts.clear)
+            self._cut_the_next_leader(leader, times, 600)
+
+    def _cut_the_next_leader(self, last: int, times: int, looks: int) -> None:
+        """Cut the next leader off as soon as it is elected: before anybody else has its first entry, with luck."""
+        world = self.world
+        if any(node.number != last for node in world.leaders()):
+            self._rotate(times + 1, last)
+        elif looks and world.faulty:
+            world.at(world.now_us + MS, self._cut_the_next_leader, last, times, looks - 1)
 
     def _fail_disk(self) -> None:
         world = self.world

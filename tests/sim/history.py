@@ -31,6 +31,7 @@ class Op:
     verdict: Verdict = Verdict.PENDING
     result: Any = None
     abandoned: bool = False
+    lost_us: int = 0  # when its client called the lease lost, which it may then give back by itself
 
     def __str__(self) -> str:
         """Print one line."""

@@ -14,11 +14,11 @@ from .checkers.catalogue import ALL
 from .options import Options
 from .swarm import Verdict, run_seed
 
-OFF: tuple[str, ...] = (
-    "loss repeat slow replay slow_commit crash_at_commit crash_at_install drift_ppm cut cut_client kill stop stall stall_leader suspend "
-    "rotate depose fail_disk slow_link stall_client kill_client try_share detached_share cancel_share ticket_share "
-    "close_share fault_every_ms"
-).split()  # type: ignore[assignment]  # a list of words reads best as one text
+OFF = (
+    "loss repeat slow replay slow_commit crash_at_commit crash_at_install drift_ppm cut cut_client kill stop stall "
+    "stall_leader suspend rotate depose fail_disk slow_link stall_client kill_client try_share detached_share "
+    "cancel_share ticket_share close_share fault_every_ms"
+).split()
 """Options that are off at 0."""
 
 RUNS_MAX = 400

@@ -25,7 +25,6 @@ SOMETIMES: Final = (
     "a change of leader with slots open",
     "a no-op in a gap",
     "a straggler found and discarded",
-    "a Lead found and discarded",
     "two that believe to lead",
     "duelling candidates",
     "a candidate that had to catch up first",

@@ -102,7 +102,7 @@ def run_seed(
 def run_seeds(seeds: Iterable[int], jobs: int = 1, mutant: str = "") -> Iterator[Verdict]:
     """Run the worlds of these seeds, on several cores if there is more than one job."""
     if jobs > 1:
-        with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        with multiprocessing.get_context("fork").Pool(jobs) as pool:
             yield from pool.imap(partial(run_seed, mutant=mutant), seeds, chunksize=4)
         return
     collecting = gc.isenabled()

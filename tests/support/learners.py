@@ -10,7 +10,7 @@ from lessor.core.commands import Command, OpenSession
 from lessor.core.effects import Address, Effects, Role, Send
 from lessor.core.encoding import encode
 from lessor.core.entries import Batch, Entry, Lead
-from lessor.core.learner import Applied, Events, Learner
+from lessor.core.learner import Applied, Events, Learner, Summary
 from lessor.core.lease_state import LeaseState
 from lessor.core.messages import NextDeadline, Progress, ReplaceState, SaveState, Tick, Vote
 
@@ -43,7 +43,7 @@ def snapshot_after(slot: int) -> bytes:
 
 def state_after(slot: int) -> LeaseState:
     """The same as a state of its own."""
-    return LeaseState.restore(snapshot_after(slot))
+    return LeaseState.restore(snapshot_after(slot)) if slot else LeaseState()
 
 
 def shadow(log: Iterable[Entry]) -> LeaseState:
@@ -59,14 +59,15 @@ class CheckedLearner:
     """A learner with its lease tables; after every step the laws of its file must hold."""
 
     live: Learner
-    tables: bytes = b""
+    tables: bytes
+    tables_upto: int
     heard_deadline: NextDeadline | None = None  # by the expiry timer, since this node leads
     effects: Effects = field(default_factory=Effects)  # of the last step
 
     @classmethod
     def at(cls, slot: int = 0, node: int = ME, members: tuple[int, ...] = MEMBERS) -> "CheckedLearner":
         """Start one from what was saved at a slot."""
-        return cls(Learner(node, members, state_after(slot)), snapshot_after(slot))
+        return cls(Learner(node, members, state_after(slot)), snapshot_after(slot), slot)
 
     @property
     def applied_upto(self) -> int:
@@ -79,11 +80,11 @@ class CheckedLearner:
         applied, highest, saved = live.applied_upto, live.highest, live.saved_upto
         self.effects = effects = live.step(message)
         if any(isinstance(write, SaveState | ReplaceState) for write in effects.writes):
-            self.tables = live.state.snapshot()
+            self.tables, self.tables_upto = live.state.snapshot(), live.applied_upto
         assert live.applied_upto >= applied, "a slot was taken back"
         assert live.highest >= highest, "the highest ballot fell"
         assert saved <= live.saved_upto <= live.applied_upto
-        assert LeaseState.restore(self.tables).applied_upto >= live.saved_upto, "said to be saved, and is not (P2)"
+        assert self.tables_upto >= live.saved_upto, "said to be saved, and is not (P2)"
         waiting = [*live._open, *live._counts, *live._chosen]
         assert all(slot > live.applied_upto for slot in waiting), "what is applied is remembered for ever (P10)"
         for send in effects.sends:
@@ -100,6 +101,11 @@ class CheckedLearner:
             wake = live.wake_at_ms
             assert wake is None or wake > message.now_ms, "wants to be woken in the past: the shell would spin"
         return effects.sends
+
+    def without_summary(self, message: Any) -> Effects:
+        """Step, and return the effects but for the summary, which has a cadence of its own."""
+        sends = [send for send in self.step(message) if not isinstance(send.message, Summary)]
+        return Effects(self.effects.writes, sends)
 
     def told(self, message: Any, kind: type) -> list[Any]:
         """Step, and return the messages of one kind."""

@@ -17,7 +17,6 @@ from lessor.core.messages import (
     Nudge,
     PeerLost,
     Prepare,
-    PreVote,
     PreVoteAnswer,
     Progress,
     Promise,
@@ -171,8 +170,9 @@ def follow(watched: Watched, leader: Ballot = LED_BY) -> None:
 
 def ask(watched: Watched) -> None:
     """Let patience run out, whoever it was with."""
-    watched.run(Tick(max(START_MS, watched.now_ms)), Tick(max(START_MS, watched.now_ms) + 5_000))
-    assert watched.core.stage is not Stage.FOLLOWER
+    watched.tick(max(START_MS - watched.now_ms, 0))
+    while watched.core.stage is Stage.FOLLOWER:
+        watched.tick(watched.core.wake_at_ms - watched.now_ms)
 
 
 def prepare(watched: Watched) -> None:

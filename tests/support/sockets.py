@@ -7,13 +7,14 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Self
 
 import zmq
 
-from lessor.cli.local_cluster import free_base_ports
+from lessor.core import limits
 from lessor.core.requests import StatusAnswer, StatusRequest
 from lessor.transport.packets import decode_packet, encode_packet
 from lessor.transport.sockets import Context, Socket, dealer, receive, send
@@ -49,12 +50,24 @@ def seeded(name: str) -> random.Random:
 
 def free_port() -> int:
     """A port that is free now, with the ones above it that a node needs; nobody is given it by chance."""
-    return free_base_ports(1)[0]
+    return _free_bases(1)[0]
 
 
 def free_endpoints(count: int) -> dict[int, str]:
     """Endpoints for a cluster of so many nodes on this machine, whose ports are all free now."""
-    return {node: f"tcp://{HOST}:{base}" for node, base in enumerate(free_base_ports(count), start=1)}
+    return {node: f"tcp://{HOST}:{base}" for node, base in enumerate(_free_bases(count), start=1)}
+
+
+def _free_bases(count: int) -> list[int]:
+    # below the ports that the kernel takes for outgoing connections: one that was free would else be taken meanwhile
+    highest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
+    bases = range(10_000, highest - limits.PORTS_PER_NODE, limits.PORTS_PER_NODE)
+    found: list[int] = []
+    while len(found) < count:
+        base = random.choice(bases)
+        if base not in found and all(is_free(base + role) for role in range(limits.PORTS_PER_NODE)):
+            found.append(base)
+    return found
 
 
 def is_free(port: int) -> bool:
@@ -67,12 +80,6 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def resident_bytes() -> int:
-    """How much memory this process takes up."""
-    with open("/proc/self/statm", encoding="ascii") as statm:  # noqa: PTH123 - a file of the kernel
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class Asker:
@@ -130,11 +137,6 @@ def status_of(endpoint: str) -> StatusAnswer:
 def counter(status: StatusAnswer, name: str) -> int:
     """One of the counters of a node, 0 if it has not counted anything under that name."""
     return next((counter.value for counter in status.counters if counter.name == name), 0)
-
-
-def drain(sockets: Iterable[Socket]) -> list[list[bytes]]:
-    """All that has arrived at some sockets."""
-    return [frames for each in sockets for frames in receive(each)]
 
 
 # --- raw ZMTP 3.0 (rfc.zeromq.org/spec/23) ---------------------------------------------------------------------------

@@ -59,12 +59,13 @@ class _Lock:
         """Return when the grant can have ended at the earliest."""
         slack_us = world.rounding_ms * MS
         about = self.by_token.get(grant.token, [])
-        # it may have been given back by any call that is not known to have come to nothing, or with its session
-        gives_back = [op.start_us for op in about if op.kind == "release" and _may_have_released(op)]
+        # by any release, since the client goes on with one that failed; or with the session; or since it was lost
+        gives_back = [op.start_us for op in about if op.kind == "release"]
+        gives_back += [grant.lost_us] if grant.lost_us else []
         gives_back += [
             op.start_us
             for op in world.history.ops
-            if op.kind == "close" and op.client == grant.client and op.end_us >= taken_us
+            if op.kind == "close" and op.client == grant.client and (op.end_us >= taken_us or _may_yet_happen(op))
         ]
         held_until_us = taken_us
         if grant.ttl_ms:
@@ -83,6 +84,5 @@ class _Lock:
         return max(earliest_us, taken_us)
 
 
-def _may_have_released(op: Op) -> bool:
-    # "not held" may be the answer to a second sending under a new session, when the first one had its effect
-    return isinstance(op.result, NotHeld) or op.verdict is not Verdict.NOT_DONE
+def _may_yet_happen(op: Op) -> bool:
+    return op.verdict in (Verdict.PENDING, Verdict.UNKNOWN)

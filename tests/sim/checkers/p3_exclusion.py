@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from lessor.client.protocol import LeaseRecord
+from lessor.client.records import LeaseRecord
 from lessor.core.entries import Entry
 from lessor.core.lease_state import Outcome
 
