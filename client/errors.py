@@ -45,4 +45,9 @@ class LeaseLost(LessorError):
 
 
 class ClientClosed(LessorError):
-    """The client was closed; nothing was sent."""
+    """The client was closed. `indefinite` says if what it was doing may have taken effect, or may yet."""
+
+    def __init__(self, text: str, *, indefinite: bool = False) -> None:
+        """Say whether anything may have come of it."""
+        super().__init__(text)
+        self.indefinite = indefinite

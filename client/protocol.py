@@ -27,7 +27,7 @@ from ..core.requests import Notice
 from ..core.results import Cancelled, ClaimPhase, ClaimStatus, NotHeld, Pong, Renewed, SessionOpened
 from .calls import Call, Calls, Hooks, Packet
 from .clock import Anchor
-from .errors import AcquireTimeout, ClientClosed, Unavailable
+from .errors import AcquireTimeout, ClientClosed, ServiceBusy, Unavailable
 from .records import Acquire, LeaseRecord, LeaseState
 
 __all__ = ["NOT_HELD", "WITHDRAW_GRACE_MS", "Acquire", "LeaseRecord", "LeaseState", "Protocol"]
@@ -35,6 +35,7 @@ __all__ = ["NOT_HELD", "WITHDRAW_GRACE_MS", "Acquire", "LeaseRecord", "LeaseStat
 WITHDRAW_GRACE_MS = 500
 """How long past its timeout an acquire waits for the word that its claim is withdrawn, to be definite."""
 
+CLOSED = "the client was closed while it waited"
 NOT_HELD = "the service says that it is not held any more"
 
 
@@ -148,11 +149,21 @@ class Protocol:
 
         def done(result: Any) -> None:
             if isinstance(result, Unavailable):
-                self.call(Release(lease.token), _ignore, None)
+                result.indefinite = True  # it is not given up
+                self._give_back(lease.token)
             on_done(result)
 
         self._end_lease(lease, LeaseState.RELEASED, "released")
         self.call(Release(lease.token), done, deadline_ms)
+
+    def _give_back(self, token: int) -> None:
+        """Release a grant that nobody wants, however often the service is too busy for it."""
+
+        def done(result: Any) -> None:
+            if isinstance(result, ServiceBusy):
+                self._give_back(token)
+
+        self.call(Release(token), done, None)
 
     def renew(self, lease: LeaseRecord, ttl_ms: int, on_done: Callable[[Any], None], deadline_ms: int | None) -> None:
         """Extend a lease to `ttl_ms` from now at least (0: by its own ttl)."""
@@ -179,7 +190,8 @@ class Protocol:
             if acquire.claim and acquire.operation.detached:
                 # granted meanwhile, it would outlive the session
                 self.call(Cancel(acquire.claim), _ignore, deadline_ms)
-            self._finish(acquire, ClientClosed("the client was closed while it waited"))
+            doubt = bool(acquire.claim) or acquire.ghost or (acquire.call is not None and acquire.call.indefinite)
+            self._finish(acquire, ClientClosed(CLOSED, indefinite=doubt))
         for lease in list(self.leases.values()):
             if not lease.detached:
                 self._end_lease(lease, LeaseState.RELEASED, "the client was closed")
@@ -212,10 +224,9 @@ class Protocol:
 
     def end_calls(self, error: LessorError | None = None) -> None:
         """Tell everybody who waits for an answer that none will come."""
-        error = error or ClientClosed("the client was closed while it waited")
         calls, self._blocked = [*self._calls.forget_all(), *self._blocked], []
         for call in calls:
-            call.on_done(error)
+            call.on_done(error or ClientClosed(CLOSED, indefinite=call.indefinite))
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
@@ -395,7 +406,8 @@ class Protocol:
         if self.now_ms >= self.safe_until_ms(lease):
             # the news of the grant came too late to be of use: give it back and stand in line again
             self._end_lease(lease, LeaseState.LOST, "it expired before the news of it came")
-            self.call(Release(lease.token), _ignore, None)
+            acquire.ghost = True
+            self._give_back(lease.token)
             self._claim(acquire)
             return
         acquire.lease = lease
@@ -429,6 +441,8 @@ class Protocol:
             self._waiting.pop(claim, None)
             if isinstance(result, Cancelled):
                 self._finish(acquire, _timed_out(acquire, indefinite=False))
+            elif isinstance(result, ServiceBusy):
+                self._withdraw_claim(acquire, claim)
 
         self._waiting.pop(claim, None)
         self._begin(Call(Cancel(claim), done, None))
@@ -496,7 +510,8 @@ class Protocol:
             asked = acquire.call is not None and acquire.call.number and acquire.call.indefinite
             if acquire.operation.ttl_ms and (acquire.claim or asked):
                 acquire.ghost = True
-        for other in (call, *others):
+        # the end of a client that is closing ends all its calls: it comes last
+        for other in sorted((call, *others), key=lambda other: isinstance(other.operation, CloseSession)):
             self._calls.forget(other)
             self._start_over(other)
         waiting, self._waiting = list(self._waiting.values()), {}
