@@ -10,7 +10,7 @@ say := printf >&2 '%s\n'
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check format bench clean python
+.PHONY: help run test mutants check format bench clean python
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -24,6 +24,10 @@ run: $(VENV)/.server ## start a demo cluster on this machine
 test: $(VENV)/.dev ## run the tests
 	@$(say) 'running the tests'
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+mutants: $(VENV)/.dev ## put known bugs in, one by one, and see each caught
+	@$(say) 'running the mutants'
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m mutants tests/sim $(ARGS)
 
 check: $(VENV)/.dev ## check format, style and types
 	@$(say) 'checking format, style and types'

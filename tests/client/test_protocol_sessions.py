@@ -405,6 +405,18 @@ def test_closing_as_the_turn_of_a_detached_claim_comes_leaves_nothing_behind(aft
     assert len(world.claims()) == isinstance(waiting.value, LeaseRecord)
 
 
+@pytest.mark.parametrize(("after_ms", "indefinite"), [(0.0, False), (3.5, True), (50.0, True)])
+def test_closing_says_whether_what_was_asked_for_may_have_taken_effect(after_ms: float, *, indefinite: bool) -> None:
+    world = World()
+    acquired(world.client(), "y")
+    client = world.client()
+    waiting = client.acquire("y")
+    world.run(after_ms)
+    world.finish(client.close())
+    assert isinstance(waiting.value, ClientClosed)
+    assert waiting.value.indefinite is indefinite
+
+
 @pytest.mark.parametrize("leader", [0, 1])
 def test_closing_tells_everybody_who_waits_for_an_answer(leader: int) -> None:
     world = World(leader=leader)

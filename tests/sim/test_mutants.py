@@ -6,6 +6,8 @@ from .checkers.catalogue import ALL
 from .mutants import MUTANTS, Mutant
 from .swarm import Verdict, run_seed
 
+pytestmark = pytest.mark.mutants
+
 FIRST_SEED = 1
 
 

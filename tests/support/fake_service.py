@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lessor.client.errors import AcquireTimeout, ServiceBusy, Unavailable
+from lessor.client.errors import AcquireTimeout, ClientClosed, ServiceBusy, Unavailable
 from lessor.client.protocol import Acquire, LeaseRecord, LeaseState, Protocol
 from lessor.core.ballot import NO_BALLOT, Ballot
 from lessor.core.commands import FOREVER, Claim, Operation, Resource
@@ -225,7 +225,7 @@ class Outcome:
     @property
     def definite_failure(self) -> bool:
         """Whether it says that the claim is certainly not held (P9)."""
-        if isinstance(self.value, AcquireTimeout | Unavailable):
+        if isinstance(self.value, AcquireTimeout | ClientClosed | Unavailable):
             return not self.value.indefinite
         return isinstance(self.value, Denied | ServiceBusy)
 
