@@ -5,7 +5,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from random import random
 from types import TracebackType
 from typing import Any, Self
@@ -223,7 +223,11 @@ class Client:
         Raises:
             Unavailable, BadRequest: as `acquire`.
         """
-        return self._views(Describe(self.namespace, (name,)))[0]
+        found, more = self._views(Describe(self.namespace, (name,)))
+        # a queue too long for one answer goes on in the listing of the namespace, in the same order
+        if more:
+            found += [claim for claim in self._listed(self.namespace, found[-1].claim) if claim.name == name]
+        return found
 
     def leases(self, *, all_namespaces: bool = False) -> list[LeaseView]:
         """Return every lease and every waiting claim of the namespace, or of all of them, oldest first.
@@ -231,14 +235,7 @@ class Client:
         Raises:
             Unavailable, BadRequest: as `acquire`.
         """
-        found: list[LeaseView] = []
-        more = True
-        while more:
-            after = found[-1].claim if found else 0
-            namespace = "" if all_namespaces else self.namespace
-            page, more = self._views(ListClaims(namespace, after, limits.LIST_PAGE_MAX))
-            found += page
-        return found
+        return list(self._listed("" if all_namespaces else self.namespace, 0))
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
@@ -266,6 +263,13 @@ class Client:
         holder = self.holder if rest["holder"] is None else rest["holder"]
         ttl_ms = 0 if ttl is None else max(1, _ms(ttl))
         return Claim(self.namespace, (Resource((name,)),), holder, rest["data"], ttl_ms, wait_ms, rest["detached"])
+
+    def _listed(self, namespace: str, after: int) -> Iterator[LeaseView]:
+        more = True
+        while more:
+            page, more = self._views(ListClaims(namespace, after, limits.LIST_PAGE_MAX))
+            yield from page
+            after = page[-1].claim if page else after
 
     def _views(self, operation: Operation) -> tuple[list[LeaseView], bool]:
         _check(operation)

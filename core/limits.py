@@ -179,7 +179,10 @@ RECEIVE_BURST: Final = 256
 """Packets taken from one socket before the others get their turn."""
 
 SOCKET_QUEUE_MESSAGES: Final = 2_000
-"""ZeroMQ's own queue per connection, each way: past it a peer's packets are dropped (they are all repeatable)."""
+"""ZeroMQ's own queue of packets to one connection: past it they are dropped (they are all repeatable)."""
+
+SOCKET_QUEUE_MESSAGES_IN: Final = 256
+"""ZeroMQ's own queue of packets from one connection: past it, TCP holds the sender back, and nothing is lost."""
 
 CBOR_DEPTH_MAX: Final = 12
 """Nesting that the decoder follows; our deepest message has less."""

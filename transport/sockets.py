@@ -146,7 +146,7 @@ def send(socket: Socket, frames: list[bytes]) -> bool:
 def _bound(socket: Any) -> None:
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.SNDHWM, limits.SOCKET_QUEUE_MESSAGES)
-    socket.setsockopt(zmq.RCVHWM, limits.SOCKET_QUEUE_MESSAGES)
+    socket.setsockopt(zmq.RCVHWM, limits.SOCKET_QUEUE_MESSAGES_IN)
     socket.setsockopt(zmq.MAXMSGSIZE, limits.SOCKET_MESSAGE_BYTES_MAX)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     socket.setsockopt(zmq.IPV6, 1)
