@@ -268,9 +268,9 @@ class Links:
             "packets_of_strangers", f"node {sender.node} came back without its journal; it is not listened to"
         )
         now = time.monotonic()
-        if now - self._strangers.get(sender.node, -1.0) >= 1.0:
+        known = self.roster.known_incarnation(sender.node)
+        if known and now - self._strangers.get(sender.node, -1.0) >= 1.0:
             self._strangers[sender.node] = now
-            known = self.roster.known_incarnation(sender.node) or 0
             ref = self.remote(Address(sender.node, role if role in ACCEPTED_KINDS else Role.PROPOSER))
             ref.tell(Stranger(sender.node, known))
             self.flush()

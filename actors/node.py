@@ -207,7 +207,7 @@ class Node:
             return found
 
     def _on_stranger(self, stranger: Stranger) -> None:
-        if stranger.node != self.config.node or stranger.incarnation == self.directory.incarnation:
+        if stranger.node != self.config.node or stranger.incarnation in (0, self.directory.incarnation):
             return
         if not self.directory.fresh:
             self.tallies.complain("called_a_stranger", "a peer does not know this node's journal")

@@ -136,6 +136,12 @@ class Calls:
         self._open[call.number] = call
         self._due.append(call)
 
+    def begin_later(self, call: Call) -> None:
+        """Give a call its number, and have it sent after a short random while."""
+        self.begin(call)
+        self._due.remove(call)
+        self._try_later(call)
+
     def forget(self, call: Call) -> bool:
         """Take a call out of what is under way; False if it was over."""
         return self._open.pop(call.number, None) is not None
@@ -252,6 +258,8 @@ class Calls:
             call.on_done(result)
         elif result.code == SESSION_EXPIRED and not isinstance(call.operation, SESSIONLESS):
             self._hooks.on_session_expired(call)
+        elif call.doubtful:
+            call.on_done(Unavailable(result.detail, indefinite=True))  # an earlier sending may have had its effect
         elif result.code == NO_TTL:
             call.on_done(BadRequest(result.detail))
         else:

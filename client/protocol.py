@@ -161,9 +161,14 @@ class Protocol:
 
         def done(result: Any) -> None:
             if isinstance(result, ServiceBusy):
-                self._give_back(token)
+                self._begin_later(Release(token), done)
 
         self.call(Release(token), done, None)
+
+    def _begin_later(self, operation: Operation, on_done: Callable[[Any], None]) -> None:
+        call = Call(operation, on_done, None)
+        if self.session is not None and not self.closed:
+            self._calls.begin_later(call)
 
     def renew(self, lease: LeaseRecord, ttl_ms: int, on_done: Callable[[Any], None], deadline_ms: int | None) -> None:
         """Extend a lease to `ttl_ms` from now at least (0: by its own ttl)."""
@@ -442,7 +447,7 @@ class Protocol:
             if isinstance(result, Cancelled):
                 self._finish(acquire, _timed_out(acquire, indefinite=False))
             elif isinstance(result, ServiceBusy):
-                self._withdraw_claim(acquire, claim)
+                self._begin_later(Cancel(claim), done)
 
         self._waiting.pop(claim, None)
         self._begin(Call(Cancel(claim), done, None))
@@ -484,7 +489,7 @@ class Protocol:
         if not isinstance(result, SessionOpened):
             blocked, self._blocked = self._blocked, []
             for call in blocked:
-                call.on_done(result)
+                call.on_done(Unavailable(str(result), indefinite=True) if call.doubtful else result)
             return
         self.session = _Session(result.session, result.expires_at_ms)
         self._calls.session = result.session

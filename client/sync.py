@@ -223,10 +223,10 @@ class Client:
         Raises:
             Unavailable, BadRequest: as `acquire`.
         """
-        found, more = self._views(Describe(self.namespace, (name,)))
+        found, upto = self._views(Describe(self.namespace, (name,)))
         # a queue too long for one answer goes on in the listing of the namespace, in the same order
-        if more:
-            found += [claim for claim in self._listed(self.namespace, found[-1].claim) if claim.name == name]
+        if upto:
+            found += [claim for claim in self._listed(self.namespace, upto) if claim.name == name]
         return found
 
     def leases(self, *, all_namespaces: bool = False) -> list[LeaseView]:
@@ -265,19 +265,20 @@ class Client:
         return Claim(self.namespace, (Resource((name,)),), holder, rest["data"], ttl_ms, wait_ms, rest["detached"])
 
     def _listed(self, namespace: str, after: int) -> Iterator[LeaseView]:
-        more = True
-        while more:
-            page, more = self._views(ListClaims(namespace, after, limits.LIST_PAGE_MAX))
+        page, upto = self._views(ListClaims(namespace, after, limits.LIST_PAGE_MAX))
+        yield from page
+        while upto:
+            page, upto = self._views(ListClaims(namespace, upto, limits.LIST_PAGE_MAX))
             yield from page
-            after = page[-1].claim if page else after
 
-    def _views(self, operation: Operation) -> tuple[list[LeaseView], bool]:
+    def _views(self, operation: Operation) -> tuple[list[LeaseView], int]:
+        """Return a page, and after which claim the next one begins (0: there is none)."""
         _check(operation)
         page = self._caller.ask(lambda done, deadline: self._caller.protocol.call(operation, done, deadline))
         assert isinstance(page, ClaimPage)
         anchor = self._caller.protocol.anchor
         views = [view(info, anchor.clock_ms, anchor.over_after_ms(info.expires_at_ms)) for info in page.claims]
-        return views, page.more
+        return views, page.upto
 
 
 def connect(endpoints: str | Sequence[str], namespace: str = "default", **options: Any) -> Client:

@@ -110,7 +110,7 @@ class Acceptor:
 
     def _accept(self, accept: Accept, effects: Effects) -> None:
         ballot = accept.ballot
-        if ballot.node not in self.members:
+        if ballot.node not in self.members or accept.slot > self.applied_upto + limits.SLOTS_AHEAD_MAX:
             return
         if ballot < self.promised:
             effects.send(Address(ballot.node, Role.PROPOSER), Refuse(ballot, self.node, self.promised))

@@ -252,7 +252,9 @@ def _unpack_bytes(count: int) -> Unpacker:
 def _unpack_ballot(value: Any) -> Ballot:
     if type(value) is not list or len(value) != 2:
         raise Malformed("expected a ballot")
-    return Ballot(_unpack_int(value[0]), _unpack_int(value[1]))
+    if _unpack_int(value[0]) > limits.BALLOT_COUNTER_MAX:
+        raise Malformed("a ballot higher than any election could have brought")
+    return Ballot(value[0], _unpack_int(value[1]))
 
 
 def _pack_items(pack: Packer | None) -> Packer:

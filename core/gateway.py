@@ -13,7 +13,7 @@ from . import limits
 from .ballot import NO_BALLOT
 from .commands import Command, check
 from .effects import Address, Connection, Effects, Role
-from .encoding import encode
+from .encoding import INT_MAX, encode
 from .errors import BadRequest
 from .learner import Applied, Summary
 from .messages import Leadership, Submit, Tick
@@ -103,6 +103,10 @@ class Gateway:
     def _request(self, connection: Connection, request: Request, effects: Effects) -> None:
         if not self.leads:
             effects.send(connection, self._redirect(request.number, indefinite=False))
+            return
+        if not 0 < request.number < INT_MAX:  # the state keeps the number after it, too
+            reason = f"a request's number is from 1 to {INT_MAX - 1}, not {request.number}"
+            effects.send(connection, Rejected(request.number, reason))
             return
         try:
             check(request.operation)

@@ -77,6 +77,16 @@ class Summary:
     revision: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Serving:
+    """A snapshot that a node fetches piece by piece."""
+
+    slot: int
+    data: bytes
+    asked_at_ms: int
+    done: bool = False
+
+
 class Learner:
     """The pure core of one node's learner; it owns the lease state."""
 
@@ -104,7 +114,7 @@ class Learner:
         self._told_saved = state.applied_upto
         self._told_summary = Summary(0, 0, 0, 0, 0, 0, 0)
         self._told_summary_at_ms = -limits.SUMMARY_EVERY_MS
-        self._serving: dict[int, tuple[int, bytes, int]] = {}  # to whom: slot, snapshot, when last asked for
+        self._serving: dict[int, _Serving] = {}  # by the node that asks
         self._assembling: tuple[int, int, int, bytearray] | None = None  # node, slot, total, what has come
         self._asked_snapshot_at_ms = 0
 
@@ -207,7 +217,7 @@ class Learner:
         self._catch_up(effects)
         if self._serving:
             idle_since = self._now_ms - 10 * limits.FETCH_RETRY_MS
-            self._serving = {to: serving for to, serving in self._serving.items() if serving[2] >= idle_since}
+            self._serving = {to: serving for to, serving in self._serving.items() if serving.asked_at_ms >= idle_since}
 
     def _tell(self, effects: Effects) -> None:
         if self.applied_upto != self._told_progress:
@@ -284,7 +294,8 @@ class Learner:
             return
         if self._assembling is not None:
             if self._now_ms - self._asked_snapshot_at_ms >= limits.FETCH_RETRY_MS:
-                self._assembling = (node, 0, 0, bytearray())  # from whoever leads now, from the start
+                if self._assembling[0] != node:
+                    self._assembling = (node, 0, 0, bytearray())  # from whoever leads now, from the start
                 self._ask_snapshot(effects)
             return
         if self._gap_since_ms is None and not self._fetched:
@@ -305,16 +316,19 @@ class Learner:
         if ask.node not in self.members or ask.node == self.node:
             return
         serving = self._serving.get(ask.node)
-        # whoever asks for a piece of another snapshot gets the start of its present one: a new one for each such
-        # question would never come to its end while the state moves on
-        if serving is None or ask.slot == 0:
-            same = (other for other in self._serving.values() if other[0] == self.applied_upto)
-            serving = next(same, None) or (self.applied_upto, self.state.snapshot(), 0)
-        slot, data, _ = serving
-        self._serving[ask.node] = (slot, data, self._now_ms)
-        offset = ask.offset if ask.slot == slot and ask.offset < len(data) else 0
-        piece = data[offset : offset + limits.SNAPSHOT_CHUNK_BYTES]
-        effects.send(Address(ask.node, Role.LEARNER), SnapshotChunk(self.node, slot, offset, len(data), piece))
+        # A snapshot may take long to make. So nobody who has not come to the end of one gets a newer one: questions
+        # that were repeated meanwhile would each have another made, and none would ever be fetched.
+        if serving is None or (ask.slot == 0 and serving.done):
+            same = (other for other in self._serving.values() if other.slot == self.applied_upto)
+            found = next(same, None)
+            data = found.data if found is not None else self.state.snapshot()
+            serving = _Serving(self.applied_upto, data, 0)
+        offset = ask.offset if ask.slot == serving.slot and ask.offset < len(serving.data) else 0
+        piece = serving.data[offset : offset + limits.SNAPSHOT_CHUNK_BYTES]
+        done = offset + len(piece) >= len(serving.data)
+        self._serving[ask.node] = _Serving(serving.slot, serving.data, self._now_ms, done)
+        chunk = SnapshotChunk(self.node, serving.slot, offset, len(serving.data), piece)
+        effects.send(Address(ask.node, Role.LEARNER), chunk)
 
     def _take_chunk(self, chunk: SnapshotChunk, effects: Effects) -> None:
         if self._assembling is None or chunk.node != self._assembling[0]:

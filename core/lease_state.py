@@ -11,8 +11,7 @@ Everything here is a function of the log. Laws it keeps:
 import heapq
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import limits
@@ -32,10 +31,11 @@ from .commands import (
     Renew,
 )
 from .consistency import check_records
-from .encoding import decode, dumps, from_list, loads, to_list
+from .encoding import INT_MAX, decode, dumps, from_list, loads, to_list
 from .entries import Batch, Entry, Lead, NoOp
 from .errors import Corrupt, InvariantBroken, Malformed
 from .events import Event
+from .listing import cut_page, numbers_after
 from .records import ClaimRecord, KeptReply, SessionRecord, StateHeader
 from .requests import Notice
 from .results import (
@@ -94,6 +94,7 @@ class LeaseState:
         self._sessions: dict[int, Session] = {}
         self._session_by_key: dict[bytes, int] = {}
         self._claims: dict[int, ClaimRecord] = {}  # in the order of their numbers, which is the order of arrival
+        self._numbers: list[int] = []  # the same order, to begin a page in the middle; some may have ended
         self._claim_by_token: dict[int, int] = {}
         self._queues: dict[QueueKey, OrderedDict[int, None]] = {}
         self._deadlines: list[tuple[int, int, int]] = []  # a heap; entries that no longer hold are skipped
@@ -169,6 +170,8 @@ class LeaseState:
         if len(self._deadlines) > 2 * (len(self._claims) + len(self._sessions)) + 1000:
             self._deadlines = [deadline for deadline in self._deadlines if not self._outdated(*deadline)]
             heapq.heapify(self._deadlines)
+        if len(self._numbers) > 2 * len(self._claims) + 1000:
+            self._numbers = list(self._claims)
         return outcome
 
     def _read(self, data: bytes) -> Command:
@@ -186,7 +189,7 @@ class LeaseState:
             case OpenSession():
                 return self._open_session(operation)
             case Describe() | ListClaims():
-                return self._read_claims(operation) if answering else ClaimPage((), 0, more=False)
+                return self._read_claims(operation) if answering else ClaimPage((), 0, 0)
             case _:
                 pass
         session = self._sessions.get(command.session)
@@ -195,8 +198,13 @@ class LeaseState:
         self._touch(session, command.acked_below)
         match operation:
             case Ping(claims):
-                status = tuple(self._status(claim, session) for claim in claims)
-                return Pong(session.record.expires_at_ms, status)
+                asked = dict.fromkeys(claims) if answering else {}
+                left = limits.WAITERS_COUNTED_MAX
+                status: list[ClaimStatus] = []
+                for claim in asked:
+                    status.append(self._status(claim, session, left))
+                    left = max(0, left - status[-1].waiters_ahead)
+                return Pong(session.record.expires_at_ms, tuple(status))
             case CloseSession():
                 return SessionClosed(self._end_session(session, "session_closed"))
             case _:
@@ -212,7 +220,7 @@ class LeaseState:
         record = session.record
         if number < record.refused_below or len(session.replies) >= limits.REPLIES_PER_SESSION_MAX:
             # nothing is kept of a refusal but this: a copy of the command that comes late must stay without effect
-            record.refused_below = max(record.refused_below, number + 1)
+            record.refused_below = max(record.refused_below, min(number + 1, INT_MAX))
             return _failed(TOO_MANY)
         result = self._carry_out(command.operation, session)
         session.replies[number] = result
@@ -369,6 +377,7 @@ class LeaseState:
 
     def _add_claim(self, claim: ClaimRecord) -> None:
         self._claims[claim.claim] = claim
+        self._numbers.append(claim.claim)
         for resource in claim.resources:
             self._queues.setdefault((claim.namespace, resource.path), OrderedDict())[claim.claim] = None
         if claim.session:
@@ -451,7 +460,9 @@ class LeaseState:
             return 0
         return claim.ends_at_ms or self._sessions[claim.session].record.expires_at_ms
 
-    def _status(self, number: int, session: Session) -> ClaimStatus:
+    def _status(self, number: int, session: Session, count_max: int | None = None) -> ClaimStatus:
+        """Return where a claim stands. Places in the queue are counted up to `count_max`; beyond, it is not known."""
+        count_max = limits.WAITERS_COUNTED_MAX if count_max is None else count_max
         claim = self._claims.get(number)
         if claim is None or claim.session != session.record.session:
             return ClaimStatus(number, ClaimPhase.GONE, 0, 0, 0)
@@ -460,34 +471,19 @@ class LeaseState:
         ahead = 0
         for resource in claim.resources:
             queue = self._queues[claim.namespace, resource.path]
-            waiters = itertools.islice(queue, 1, limits.WAITERS_COUNTED_MAX + 1)
-            ahead = max(ahead, sum(1 for _ in itertools.takewhile(lambda other: other != number, waiters)))
+            waiters = itertools.islice(queue, 1, count_max + 1)
+            counted = sum(1 for _ in itertools.takewhile(lambda other: other != number, waiters))
+            ahead = max(ahead, counted if counted < count_max else limits.WAITERS_COUNTED_MAX)
         return ClaimStatus(number, ClaimPhase.WAITING, 0, 0, ahead)
 
     def _read_claims(self, query: Describe | ListClaims) -> ClaimPage:
-        if isinstance(query, Describe):
-            queue = self._queues.get((query.namespace, query.path), OrderedDict())
-            page, more = self._page(iter([self._claims[number] for number in queue]), limits.LIST_PAGE_MAX)
-            holders = sum(claim.phase == ClaimPhase.HELD for claim in page[:1])
-            return ClaimPage(page, len(queue) - holders, more)
-        wanted = (
-            claim
-            for claim in self._claims.values()
-            if claim.claim > query.after and query.namespace in ("", claim.namespace)
-        )
-        page, more = self._page(wanted, query.limit)
-        return ClaimPage(page, sum(claim.phase == ClaimPhase.WAITING for claim in page), more)
-
-    def _page(self, claims: Iterator[ClaimRecord], count_max: int) -> tuple[tuple[ClaimInfo, ...], bool]:
-        """Return as many claims as fit in one answer, at least one, and whether others follow."""
-        page: list[ClaimInfo] = []
-        size = 0
-        for claim in claims:
-            if len(page) >= count_max or size >= limits.PAGE_BYTES:
-                return tuple(page), True
-            page.append(self._info(claim))
-            size += len(claim.data) + sum(len(part.encode()) for part in claim.resources[0].path)
-        return tuple(page), False
+        if isinstance(query, ListClaims):
+            numbers = numbers_after(self._numbers, query.after)
+            return cut_page(numbers, self._claims, query.namespace, query.limit, self._info)
+        queue = self._queues.get((query.namespace, query.path), OrderedDict())
+        page = cut_page(iter(queue), self._claims, "", limits.LIST_PAGE_MAX, self._info)
+        holders = sum(claim.phase == ClaimPhase.HELD for claim in page.claims[:1])
+        return replace(page, waiting=len(queue) - holders)
 
     def _info(self, claim: ClaimRecord) -> ClaimInfo:
         return ClaimInfo(

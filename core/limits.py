@@ -102,7 +102,10 @@ CLAIMS_PER_PING_MAX: Final = 100
 """Claims whose state one ping may ask for; a client with more asks in turns."""
 
 WAITERS_COUNTED_MAX: Final = 1000
-"""How far a place in a queue is counted: a status says 1000 for everything beyond, instead of walking a long queue."""
+"""How many places in queues are counted for one request: a status says 1000 for everything beyond."""
+
+LIST_LOOK_MAX: Final = 5_000
+"""Claims looked at for one page, whether they belong on it or not: a few milliseconds of every other request's time."""
 
 LIST_PAGE_MAX: Final = 500
 """Claims in one page of a listing; larger listings are asked for page by page."""
@@ -175,11 +178,21 @@ PACKET_MESSAGES_MAX: Final = 4096
 PACKET_FRAMES_MAX: Final = 4
 """Frames in one multipart message; we send two at the most."""
 
+BALLOT_COUNTER_MAX: Final = 2**48
+"""Largest counter of a ballot that is believed: an election in every millisecond would take 8,900 years to reach it,
+and one close to the largest number there is would leave no higher one to anybody."""
+
+SLOTS_AHEAD_MAX: Final = 1_000_000
+"""A vote further ahead than this of what a node has applied is dropped, which is always safe: the node has a snapshot
+to fetch first, and whoever asks for all that it accepted must not be shown a hole of millions of slots."""
+
 RECEIVE_BURST: Final = 256
 """Packets taken from one socket before the others get their turn."""
 
-SOCKET_QUEUE_MESSAGES: Final = 2_000
-"""ZeroMQ's own queue of packets to one connection: past it they are dropped (they are all repeatable)."""
+SOCKET_QUEUE_MESSAGES: Final = 200
+"""ZeroMQ's own queue of packets to one connection: past it they are dropped (they are all repeatable). What one packet
+holds is all that one look at the sockets brought, so that whoever reads never has so many waiting; whoever does not
+read costs us no more than this many."""
 
 SOCKET_QUEUE_MESSAGES_IN: Final = 256
 """ZeroMQ's own queue of packets from one connection: past it, TCP holds the sender back, and nothing is lost."""

@@ -100,7 +100,7 @@ class Proposer:
         self.next_slot = 0
         self._backlog: deque[bytes] = deque()
         self._pending: deque[bytes] = deque()
-        self._in_flight: dict[int, tuple[bytes, int]] = {}
+        self._in_flight: dict[int, tuple[bytes, int, int]] = {}  # by slot: entry, when first sent, when last sent
         self._nudged = False
         self._heartbeat_at_ms = 0
         self._answered: dict[int, None] = {}
@@ -341,7 +341,7 @@ class Proposer:
             self.next_slot += 1
             if slot <= self.applied_upto:
                 continue  # found open in phase 1, chosen and applied since
-            self._in_flight[slot] = (entry, self.now_ms)
+            self._in_flight[slot] = (entry, self.now_ms, self.now_ms)
             self._send_accept(slot, entry, effects)
 
     def _pack(self) -> tuple[bytes, ...]:
@@ -404,7 +404,9 @@ class Proposer:
 
     def _tick_leader(self, gap_ms: int, effects: Effects) -> None:
         stalled = gap_ms > limits.LEADER_STALL_MS
-        if self._counting and not stalled:
+        # nor does time count while nothing gets chosen: pings would wait behind the stamp that ends their sessions
+        stuck = any(self.now_ms - first > limits.LEADER_STALL_MS for _, first, _ in self._in_flight.values())
+        if self._counting and not stalled and not stuck:
             self.elapsed_ms += gap_ms
         self._counting = True
         for peer in self.peers:
@@ -422,9 +424,9 @@ class Proposer:
             self._heartbeat_at_ms = self.now_ms + limits.HEARTBEAT_MS
             for peer in self.peers:
                 effects.send(Address(peer, Role.PROPOSER), Heartbeat(self.ballot, self.applied_upto))
-        for slot, (entry, sent_at_ms) in self._in_flight.items():
-            if self.now_ms - sent_at_ms >= limits.RETRANSMIT_MS:
-                self._in_flight[slot] = (entry, self.now_ms)
+        for slot, (entry, first_sent_ms, sent_ms) in self._in_flight.items():
+            if self.now_ms - sent_ms >= limits.RETRANSMIT_MS:
+                self._in_flight[slot] = (entry, first_sent_ms, self.now_ms)
                 self._send_accept(slot, entry, effects)
         self._propose(effects)
 

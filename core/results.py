@@ -124,14 +124,14 @@ class ClaimInfo:
 @wire(71)
 @dataclass(frozen=True, slots=True)
 class ClaimPage:
-    """Claims in order; `more` says that others follow the last of these.
+    """Claims in order. Others may follow after claim `upto`, if it is not 0; a page may also have none at all then.
 
     `waiting` counts those that wait: in the whole queue that was described, or in this page of a listing.
     """
 
     claims: Annotated[tuple[ClaimInfo, ...], MaxItems(limits.LIST_PAGE_MAX)]
     waiting: int
-    more: bool
+    upto: int
 
 
 SESSION_EXPIRED = "session_expired"

@@ -54,7 +54,7 @@ def rejected(asker: Asker, number: int) -> Rejected:
 def test_a_request_is_answered_under_its_number(asker: Asker) -> None:
     answer = asker.ask(question(7))
     assert isinstance(answer, Answer)
-    assert answer.result == ClaimPage((), 0, more=False)
+    assert answer.result == ClaimPage((), 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ PINNED = """
 68 Released
 69 Failed code detail
 70 ClaimInfo claim namespace path phase holder session token ttl_ms since_ms expires_at_ms detached data
-71 ClaimPage claims waiting more
+71 ClaimPage claims waiting upto
 90 Event revision slot clock_ms kind namespace path claim token session holder expires_at_ms
 110 Request session number acked_below operation
 111 Answer number clock_ms result

@@ -35,13 +35,13 @@ def test_describe_shows_the_holder_first_and_then_the_waiters_in_their_order() -
         (2, WAITING, ben),
         (3, WAITING, anna),
     ]
-    assert (page.waiting, page.more) == (2, False)
+    assert (page.waiting, page.upto) == (2, 0)
 
 
 def test_describe_of_a_free_name_is_empty() -> None:
     leases = Leases()
     leases.claim(leases.session(), "x")
-    assert leases.describe("y") == leases.describe("x", "other") == ClaimPage((), 0, more=False)
+    assert leases.describe("y") == leases.describe("x", "other") == ClaimPage((), 0, 0)
 
 
 def test_describe_of_a_long_queue_counts_all_and_says_that_there_are_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +51,7 @@ def test_describe_of_a_long_queue_counts_all_and_says_that_there_are_more(monkey
     for _ in range(5):
         leases.claim(anna, "x", wait_ms=FOREVER)
     page = leases.describe("x")
-    assert (len(page.claims), page.waiting, page.more) == (3, 4, True)
+    assert (len(page.claims), page.waiting, page.upto) == (3, 4, 3)
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 10, 11])
@@ -63,13 +63,12 @@ def test_a_listing_page_by_page_shows_every_claim_once(limit: int, namespace: st
         leases.claim(anna, f"x{number // 3}", wait_ms=FOREVER, namespace="odd" if number % 2 else "even")
     leases.cancel(anna, 4)
     seen: list[int] = []
-    more = True
-    while more:
+    page = None
+    while page is None or page.upto:
         page = leases.list_claims(namespace, after=seen[-1] if seen else 0, limit=limit)
         assert len(page.claims) <= limit
-        assert page.claims or not page.more
+        assert page.claims or not page.upto
         seen += [info.claim for info in page.claims]
-        more = page.more
     wanted = {"": range(1, 11), "odd": range(1, 11, 2), "even": range(2, 11, 2), "none": range(0)}[namespace]
     assert seen == [number for number in wanted if number != 4]
 

@@ -170,12 +170,14 @@ class LeaseModel:
             case Describe(namespace, path):
                 queue = [wish for wish in self.wishes if key(wish) == (namespace, path)]
                 page = tuple(self.info(wish) for wish in queue[: limits.LIST_PAGE_MAX])
-                return ClaimPage(page, sum(not wish.token for wish in queue), len(queue) > len(page))
+                upto = page[-1].claim if len(queue) > len(page) else 0
+                return ClaimPage(page, sum(not wish.token for wish in queue), upto)
             case ListClaims(namespace, after, limit):
                 wanted = [wish for wish in self.wishes if wish.number > after]
                 wanted = [wish for wish in wanted if namespace in ("", wish.asked.namespace)]
                 page = tuple(self.info(wish) for wish in wanted[:limit])
-                return ClaimPage(page, sum(not wish.token for wish in wanted[:limit]), len(wanted) > limit)
+                upto = page[-1].claim if len(wanted) > limit else 0
+                return ClaimPage(page, sum(not wish.token for wish in wanted[:limit]), upto)
             case _:
                 pass
         party = self.party(command.session)

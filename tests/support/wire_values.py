@@ -69,7 +69,7 @@ def a_value(chance: Random, of: Shape) -> Any:
     if of.kind is bool:
         return chance.random() < 0.5
     if of.kind is Ballot:
-        return Ballot(a_value(chance, Shape(int)), a_value(chance, Shape(int)))
+        return Ballot(a_value(chance, Shape(int)) % (limits.BALLOT_COUNTER_MAX + 1), a_value(chance, Shape(int)))
     if of.kind is str:
         text = "".join(chance.choice(LETTERS) for _ in range(chance.choice((0, 1, 5, 23, 24, 300))))
         return text.encode()[: of.bound].decode(errors="ignore")
@@ -112,7 +112,8 @@ def fits(value: Any, of: Shape) -> bool:
     if type(value) is not list:
         return False
     if of.kind is Ballot:
-        return len(value) == 2 and all(fits(item, Shape(int)) for item in value)
+        numbers = len(value) == 2 and all(fits(item, Shape(int)) for item in value)
+        return numbers and value[0] <= limits.BALLOT_COUNTER_MAX
     if of.kind is tuple:
         return len(value) <= of.bound and all(fits(item, shape(of.item)) for item in value)
     cls = CLASSES.get(value[0]) if value and type(value[0]) is int else None
