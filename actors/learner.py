@@ -60,6 +60,7 @@ class LearnerShell(Shell):
     def commit(self, writes: Sequence[Any]) -> None:
         """Write the lease state down as of now; several requests of one batch are one."""
         assert self.tables is not None
+        self.directory.check()
         state = self.core.state
         if any(isinstance(write, ReplaceState) for write in writes):
             self.tables.replace(state)

@@ -76,6 +76,8 @@ class Node:
         size = len(config.cluster.encode())
         if not 1 <= size <= CLUSTER_NAME_BYTES_MAX:
             raise BadRequest(f"a cluster's name has 1 to {CLUSTER_NAME_BYTES_MAX} bytes in UTF-8, not {size}")
+        if not config.cluster:
+            raise BadRequest("a cluster needs a name")
         self.config = config
         self.members = tuple(sorted(config.endpoints))
         self.tallies = Tallies()

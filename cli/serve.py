@@ -58,7 +58,9 @@ def register(commands: "Commands[Parser]") -> None:
         required=True,
         help="every node's number and where its clients connect, the same on every node",
     )
-    parser.option("--data", metavar="DIR", read=Path, required=True, help="the directory that keeps this node's state")
+    parser.option(
+        "--data", metavar="DIR", read=_directory, required=True, help="the directory that keeps this node's state"
+    )
     parser.option("--bind", metavar="HOST", default="", shown="the host named in --cluster", help="where to listen")
     parser.option(
         "--cluster-name", metavar="NAME", default="lessor", help="keeps clusters apart that meet on one network"
@@ -82,6 +84,12 @@ def members(text: str) -> dict[int, str]:
         return parse_cluster(text)
     except LessorError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _directory(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("a directory needs a name (is a variable unset?)")
+    return Path(text)
 
 
 def run(options: argparse.Namespace) -> int:

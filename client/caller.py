@@ -1,5 +1,6 @@
 """How a thread asks and waits: the blocking bridge between callers and the protocol, which the engine runs."""
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -48,6 +49,7 @@ class Caller:
         self._engine: Engine | None = None
         self._lock = threading.Lock()
         self._closed = False
+        self._process = os.getpid()
 
     def ask(self, begin: Callable[[Callable[[Any], None], int], Any]) -> Any:
         """Have `begin` begin a request, and return its result; raise it if it is an error."""
@@ -103,6 +105,8 @@ class Caller:
                 self.protocol.end_calls()  # of other threads, if this one did not wait to the end
 
     def _running(self) -> Engine:
+        if os.getpid() != self._process:
+            raise ClientClosed("this client belongs to the process that made it; connect anew after a fork")
         engine = self._engine
         if engine is None:
             with self._lock:

@@ -11,11 +11,22 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..core import limits
-from ..core.commands import FOREVER, Claim, Describe, ListClaims, OpenSession, Operation, Renew, Resource, check
+from ..core.commands import (
+    FOREVER,
+    Claim,
+    Describe,
+    ListClaims,
+    OpenSession,
+    Operation,
+    Release,
+    Renew,
+    Resource,
+    check,
+)
 from ..core.results import ClaimPage, Denied, Released
 from ..transport.endpoints import parse_list
 from .caller import Caller
-from .errors import BadRequest, ClientClosed, LeaseLost, ServiceBusy, Unavailable
+from .errors import AcquireTimeout, BadRequest, ClientClosed, LeaseLost, ServiceBusy, Unavailable
 from .lease import BaseLease, LeaseView, view
 from .protocol import Protocol
 from .records import LeaseRecord, LeaseState
@@ -40,7 +51,7 @@ class Lease(BaseLease):
             Unavailable: no answer came; indefinite, but the lease is held at least as long as before.
             BadRequest: the ttl is out of bounds, or the lease has none.
         """
-        ttl_ms = 0 if ttl is None else max(1, _ms(ttl))
+        ttl_ms = 0 if ttl is None else _ttl_ms(ttl)
         _check(Renew(self.token, ttl_ms))
         if self._record.state is LeaseState.HELD:
             self._caller.ask(lambda done, deadline: self._protocol.renew(self._record, ttl_ms, done, deadline))
@@ -69,11 +80,18 @@ class Lease(BaseLease):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Release the lease. An error of the body is not hidden by one of the release."""
+        """Release the lease. An error of the body is not hidden by one of the release.
+
+        Raises:
+            LeaseLost: it was lost while the body ran, which otherwise ended well: some of it was done without the lease.
+        """
+        lost = self.lost_reason
         try:
             self.release()
         except (Unavailable, ServiceBusy, ClientClosed):
             pass  # it ends by itself with its ttl or its session; the work that it guarded is done
+        if lost and error is None:
+            raise LeaseLost(f"{self.name!r} was lost before the body of `with` had ended: {lost}")
 
 
 class Lock:
@@ -98,7 +116,11 @@ class Lock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Release the lease."""
+        """Release the lease.
+
+        Raises:
+            LeaseLost: it was lost while the body ran.
+        """
         mine = [entry for entry in self._leases if entry[0] == threading.get_ident()]
         entry = (mine or self._leases)[-1]  # one that was entered elsewhere, if none was here
         self._leases.remove(entry)
@@ -154,13 +176,16 @@ class Client:
         timeout: Duration | None = None,
         data: bytes = b"",
         holder: str | None = None,
+        detached: bool = False,
+        auto_renew: bool = True,
     ) -> Lock:
         """Return a lock to be used in `with`, which waits for its turn and gives the lease.
 
         >>> with client.lock("nightly-report", ttl=30) as lease:    # doctest: +SKIP
         ...     print(lease.token)
         """
-        return Lock(self, {"name": name, "ttl": ttl, "timeout": timeout, "data": data, "holder": holder})
+        how = {"data": data, "holder": holder, "detached": detached, "auto_renew": auto_renew}
+        return Lock(self, {"name": name, "ttl": ttl, "timeout": timeout, **how})
 
     def acquire(
         self,
@@ -178,7 +203,7 @@ class Client:
         Args:
             name: of what is to be held.
             ttl: how long it lives unless it is renewed; None: as long as this client's session.
-            timeout: how long to wait; None: for ever.
+            timeout: how long to wait; None: for ever; 0: not at all.
             data: kept with the lease, for others to see.
             holder: instead of the client's own.
             detached: it does not end with this client's session, only by its ttl or by whoever has its token.
@@ -190,10 +215,11 @@ class Client:
             ServiceBusy: a limit of the service is reached.
             BadRequest: an argument is out of bounds; nothing was asked.
         """
-        wait_ms = FOREVER if timeout is None else max(1, _ms(timeout))
+        wait_ms = FOREVER if timeout is None else _ms(timeout)
         claim = self._claim(name, ttl, wait_ms, data=data, holder=holder, detached=detached)
         outcome = self._acquire(claim, auto_renew=auto_renew)
-        assert isinstance(outcome, LeaseRecord)
+        if isinstance(outcome, Denied):  # without any time to wait
+            raise AcquireTimeout(f"{name!r} is not free")
         return Lease(self._caller, outcome)
 
     def try_acquire(
@@ -214,6 +240,18 @@ class Client:
         claim = self._claim(name, ttl, 0, data=data, holder=holder, detached=detached)
         outcome = self._acquire(claim, auto_renew=auto_renew)
         return None if isinstance(outcome, Denied) else Lease(self._caller, outcome)
+
+    def release(self, token: int) -> bool:
+        """Give back the grant of this token, whoever took it: a lease of another client, such as a detached one.
+
+        True if it was held until now. Its holder, if it is still there, is told.
+
+        Raises:
+            Unavailable, BadRequest: as `acquire`.
+        """
+        operation = Release(token)
+        _check(operation)
+        return isinstance(self._ask(operation), Released)
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
@@ -261,7 +299,7 @@ class Client:
 
     def _claim(self, name: str, ttl: Duration | None, wait_ms: int, **rest: Any) -> Claim:
         holder = self.holder if rest["holder"] is None else rest["holder"]
-        ttl_ms = 0 if ttl is None else max(1, _ms(ttl))
+        ttl_ms = 0 if ttl is None else _ttl_ms(ttl)
         return Claim(self.namespace, (Resource((name,)),), holder, rest["data"], ttl_ms, wait_ms, rest["detached"])
 
     def _listed(self, namespace: str, after: int) -> Iterator[LeaseView]:
@@ -271,10 +309,13 @@ class Client:
             page, upto = self._views(ListClaims(namespace, upto, limits.LIST_PAGE_MAX))
             yield from page
 
+    def _ask(self, operation: Operation) -> Any:
+        return self._caller.ask(lambda done, deadline: self._caller.protocol.call(operation, done, deadline))
+
     def _views(self, operation: Operation) -> tuple[list[LeaseView], int]:
         """Return a page, and after which claim the next one begins (0: there is none)."""
         _check(operation)
-        page = self._caller.ask(lambda done, deadline: self._caller.protocol.call(operation, done, deadline))
+        page = self._ask(operation)
         assert isinstance(page, ClaimPage)
         anchor = self._caller.protocol.anchor
         views = [view(info, anchor.clock_ms, anchor.over_after_ms(info.expires_at_ms)) for info in page.claims]
@@ -288,6 +329,12 @@ def connect(endpoints: str | Sequence[str], namespace: str = "default", **option
     >>> client.close()
     """
     return Client(endpoints, namespace, **options)
+
+
+def _ttl_ms(ttl: Duration) -> int:
+    if _ms(ttl) == 0:  # on the wire, 0 stands for no ttl at all
+        raise BadRequest(f"a ttl is from {limits.TTL_MS_MIN} ms to {limits.TTL_MS_MAX} ms, not {ttl!r}")
+    return _ms(ttl)
 
 
 def _ms(duration: Duration) -> int:

@@ -200,6 +200,22 @@ class DataDirectory:
 
     # --- the databases beside ----------------------------------------------------------------------------------------
 
+    def check(self) -> None:
+        """Raise if the directory is not there any more: what is written goes to files that nobody will find again.
+
+        Raises:
+            StorageFailed: it was removed, or replaced by another.
+        """
+        try:
+            there = (self.path / "lock").stat().st_ino == os.fstat(self._lock).st_ino
+        except OSError:
+            there = False
+        if not there:
+            raise StorageFailed(
+                f"the data directory {self.path} was removed or replaced while the node was using it; "
+                "put it back, or replace the node by one with a new number"
+            )
+
     def open_journal(self) -> Journal:
         """Return the journal, opened for the calling thread, which must also close it.
 

@@ -15,6 +15,8 @@ from lessor.client.caller import Caller
 from lessor.client.protocol import LeaseRecord, Protocol
 from lessor.core import limits
 
+from ..support.waiting import until
+
 ENDPOINT = "tcp://127.0.0.1:7411"
 LONG = "x" * 2_000
 
@@ -161,3 +163,36 @@ def test_the_examples_in_the_docstrings_are_true(module: str) -> None:
     result = doctest.testmod(importlib.import_module(module))
     assert result.failed == 0
     assert result.attempted >= (2 if module == "lessor" else 0)
+
+
+def test_a_timeout_of_nothing_is_a_try_that_raises() -> None:
+    """P9: the same word as `--timeout 0` of the command."""
+    with lessor.embedded() as node, lessor.connect(node.endpoints) as client:
+        held = client.acquire("x", timeout=0)
+        with pytest.raises(lessor.AcquireTimeout) as refused:
+            client.acquire("x", timeout=0)
+        assert not refused.value.indefinite
+        assert held.held
+
+
+def test_a_lease_is_released_by_its_token_from_another_client() -> None:
+    with lessor.embedded() as node, lessor.connect(node.endpoints) as one, lessor.connect(node.endpoints) as other:
+        lease = one.acquire("x", detached=True)
+        assert other.release(lease.token)
+        assert not other.release(lease.token)
+        assert other.try_acquire("x") is not None
+
+
+def outlive(lease: Lease, error: type[Exception] | None) -> None:
+    """Work until the lease is lost, and fail then if that is asked for."""
+    until(lambda: not lease.held, "the lease is lost")
+    if error is not None:
+        raise error
+
+
+@pytest.mark.parametrize(("error", "told"), [(None, lessor.LeaseLost), (ZeroDivisionError, ZeroDivisionError)])
+def test_a_body_that_ran_without_its_lease_is_told(error: type[Exception] | None, told: type[Exception]) -> None:
+    """P8: `with` does not end in silence when the lease was lost meanwhile; an error of the body itself is kept."""
+    with lessor.embedded() as node, lessor.connect(node.endpoints) as client, pytest.raises(told):  # noqa: SIM117
+        with client.lock("x", ttl=0.2, auto_renew=False) as lease:
+            outlive(lease, error)
