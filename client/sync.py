@@ -83,7 +83,7 @@ class Lease(BaseLease):
         """Release the lease. An error of the body is not hidden by one of the release.
 
         Raises:
-            LeaseLost: it was lost while the body ran, which otherwise ended well: some of it was done without the lease.
+            LeaseLost: it was lost while the body ran, so that some of it was done without the lease.
         """
         lost = self.lost_reason
         try:
