@@ -23,7 +23,7 @@ run: $(VENV)/.server ## start a demo cluster on this machine
 
 test: $(VENV)/.dev ## run the tests
 	@$(say) 'running the tests'
-	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 mutants: $(VENV)/.dev ## put known bugs in, one by one, and see each caught
 	@$(say) 'running the mutants'

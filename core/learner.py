@@ -310,7 +310,8 @@ class Learner:
         assert self._assembling is not None
         node, slot, _, parts = self._assembling
         self._asked_snapshot_at_ms = self._now_ms
-        effects.send(Address(node, Role.LEARNER), FetchSnapshot(self.node, slot, len(parts)))
+        offset = len(parts) if slot else self.applied_upto
+        effects.send(Address(node, Role.LEARNER), FetchSnapshot(self.node, slot, offset))
 
     def _serve_snapshot(self, ask: FetchSnapshot, effects: Effects) -> None:
         if ask.node not in self.members or ask.node == self.node:
@@ -318,12 +319,12 @@ class Learner:
         serving = self._serving.get(ask.node)
         # A snapshot may take long to make. So nobody who has not come to the end of one gets a newer one: questions
         # that were repeated meanwhile would each have another made, and none would ever be fetched.
-        if serving is None or (ask.slot == 0 and serving.done):
+        if serving is None or (ask.slot == 0 and (serving.done or serving.slot <= ask.offset)):
             same = (other for other in self._serving.values() if other.slot == self.applied_upto)
             found = next(same, None)
             data = found.data if found is not None else self.state.snapshot()
             serving = _Serving(self.applied_upto, data, 0)
-        offset = ask.offset if ask.slot == serving.slot and ask.offset < len(serving.data) else 0
+        offset = ask.offset if ask.slot == serving.slot != 0 and ask.offset < len(serving.data) else 0
         piece = serving.data[offset : offset + limits.SNAPSHOT_CHUNK_BYTES]
         done = offset + len(piece) >= len(serving.data)
         self._serving[ask.node] = _Serving(serving.slot, serving.data, self._now_ms, done)

@@ -194,6 +194,10 @@ SOCKET_QUEUE_MESSAGES: Final = 200
 holds is all that one look at the sockets brought, so that whoever reads never has so many waiting; whoever does not
 read costs us no more than this many."""
 
+FEED_QUEUE_EVENTS: Final = 10_000
+"""Events that wait for one reader of the feed: seconds of a busy service, at some hundred bytes each. A reader that is
+further behind misses some, and sees it by the revisions."""
+
 SOCKET_QUEUE_MESSAGES_IN: Final = 256
 """ZeroMQ's own queue of packets from one connection: past it, TCP holds the sender back, and nothing is lost."""
 

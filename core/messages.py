@@ -151,7 +151,10 @@ class Fetched:
 @wire(13)
 @dataclass(frozen=True, slots=True)
 class FetchSnapshot:
-    """To a learner: send `node` the piece at `offset` of the snapshot at `slot` (0: of your newest state)."""
+    """To a learner: send `node` the piece at `offset` of the snapshot at `slot`.
+
+    With `slot` 0, the first piece of any snapshot beyond slot `offset`, up to which `node` has applied everything.
+    """
 
     node: int
     slot: int

@@ -333,7 +333,8 @@ class Proposer:
                     return
                 entry = self._backlog.popleft()
             elif self._pending or self._nudged:
-                entry = encode(Batch(self.ballot, self.elapsed_ms, self._pack()))
+                # both ends of the term were cut to whole milliseconds: without one less, the sum could be ahead of time
+                entry = encode(Batch(self.ballot, max(0, self.elapsed_ms - 1), self._pack()))
                 self._nudged = False
             else:
                 return

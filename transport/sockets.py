@@ -79,6 +79,7 @@ def publisher(context: Context, endpoint: str) -> Socket:
     """
     socket = context.socket(zmq.XPUB)
     _bound(socket)
+    socket.setsockopt(zmq.SNDHWM, limits.FEED_QUEUE_EVENTS)
     _take_lane(socket, context, 0)
     socket.setsockopt(zmq.MAXMSGSIZE, limits.NAME_BYTES_MAX * 2)  # what it receives are subscriptions to a name
     _bind(socket, endpoint)
