@@ -36,7 +36,6 @@ class AcceptorShell(Shell):
         self.directory = directory
         self.applied, self.snapshot = learnt
         self.journal: Journal | None = None
-        self.commits = 0
 
     def set_up(self) -> Any:
         """Open the journal and build the core from it."""
@@ -60,7 +59,6 @@ class AcceptorShell(Shell):
         """Write and sync, all in one transaction."""
         assert self.journal is not None
         self.journal.commit(writes)
-        self.commits += 1
         self.links.tallies.count("journal_commits")
         self.links.tallies.count("journal_writes", len(writes))
 

@@ -166,9 +166,10 @@ class Protocol:
         self.call(Release(token), done, None)
 
     def _begin_later(self, operation: Operation, on_done: Callable[[Any], None]) -> None:
-        call = Call(operation, on_done, None)
-        if self.session is not None and not self.closed:
-            self._calls.begin_later(call)
+        if self.session is None:
+            self.call(operation, on_done, None)  # to wait for a session is to wait
+        elif not self.closed:
+            self._calls.begin_later(Call(operation, on_done, None))
 
     def renew(self, lease: LeaseRecord, ttl_ms: int, on_done: Callable[[Any], None], deadline_ms: int | None) -> None:
         """Extend a lease to `ttl_ms` from now at least (0: by its own ttl)."""

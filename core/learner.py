@@ -43,9 +43,6 @@ Message = (
     Learn | Accepted | Watermark | Chosen | Tick | Leadership | Behind | SnapshotNeeded | FetchSnapshot | SnapshotChunk
 )
 
-SLOTS_AHEAD_MAX = 20_000
-"""Votes for slots further ahead than this are not counted: the window of a leader is far smaller (P10)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Applied:
@@ -128,7 +125,10 @@ class Learner:
                     self._count(vote.slot, vote.ballot, self.node)
                     self._apply_what_is_chosen(effects)
             case Accepted(ballot, node, slot):
-                if self.applied_upto < slot <= self.applied_upto + SLOTS_AHEAD_MAX and node in self.members:
+                if (
+                    self.applied_upto < slot <= self.applied_upto + limits.SLOTS_COUNTED_AHEAD_MAX
+                    and node in self.members
+                ):
                     self._count(slot, ballot, node)
                     self._apply_what_is_chosen(effects)
             case Watermark(ballot, chosen_upto):

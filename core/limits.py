@@ -186,6 +186,9 @@ SLOTS_AHEAD_MAX: Final = 1_000_000
 """A vote further ahead than this of what a node has applied is dropped, which is always safe: the node has a snapshot
 to fetch first, and whoever asks for all that it accepted must not be shown a hole of millions of slots."""
 
+SLOTS_COUNTED_AHEAD_MAX: Final = 20_000
+"""Votes for slots further ahead than this are not counted by a learner: the window of a leader is far smaller."""
+
 RECEIVE_BURST: Final = 256
 """Packets taken from one socket before the others get their turn."""
 

@@ -181,3 +181,10 @@ sys.stdin.read()
     until(lambda: gone(node), "the node has ended")
     # one whose parent has ended before it could say so does not even start
     assert run_process(*arguments, "--parent", "1").code == 0
+
+
+def test_a_directory_without_a_name_is_refused() -> None:
+    """An unset variable must not make a node of the current directory."""
+    found = run_process("serve", "--node-id", "1", "--cluster", "1=tcp://127.0.0.1:7411", "--data", "")
+    assert found.code == exit_codes.USAGE
+    assert "needs a name" in found.err

@@ -196,3 +196,12 @@ def test_a_body_that_ran_without_its_lease_is_told(error: type[Exception] | None
     with lessor.embedded() as node, lessor.connect(node.endpoints) as client, pytest.raises(told):  # noqa: SIM117
         with client.lock("x", ttl=0.2, auto_renew=False) as lease:
             outlive(lease, error)
+
+
+def test_a_client_refuses_to_work_in_another_process_than_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    with lessor.embedded() as node, lessor.connect(node.endpoints) as client:
+        client.acquire("x").release()
+        with monkeypatch.context() as forked:
+            forked.setattr("os.getpid", lambda: 1)
+            with pytest.raises(lessor.ClientClosed, match="fork"):
+                client.try_acquire("x")

@@ -137,3 +137,15 @@ def test_time_does_not_count_for_leases_while_nothing_gets_chosen() -> None:
     proposer.step(Tick(6_100))
     proposer.step(Tick(6_200))
     assert proposer.elapsed_ms - stood_at >= 100, "it goes on when something is chosen"
+
+
+def test_a_snapshot_that_the_asker_is_past_is_not_served_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transfer that was given up half way must not pin an old state for whoever has come further meanwhile."""
+    monkeypatch.setattr(limits, "SNAPSHOT_CHUNK_BYTES", 10)
+    learner = Learner(1, (1, 2, 3), LeaseState())
+    learner.state.header.applied_upto = 5
+    learner.step(FetchSnapshot(2, 0, 0))
+    learner.state.header.applied_upto = 9
+    (sent,) = learner.step(FetchSnapshot(2, 0, 7)).sends
+    assert isinstance(sent.message, SnapshotChunk)
+    assert sent.message.slot == 9

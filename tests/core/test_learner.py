@@ -12,7 +12,7 @@ from lessor.core.effects import Address, Effects, Role, Send
 from lessor.core.encoding import encode
 from lessor.core.entries import Batch, NoOp
 from lessor.core.errors import Corrupt
-from lessor.core.learner import SLOTS_AHEAD_MAX, Applied, Learner, Summary
+from lessor.core.learner import Applied, Learner, Summary
 from lessor.core.lease_state import LeaseState
 from lessor.core.messages import (
     Accepted,
@@ -104,10 +104,15 @@ def test_votes_of_a_node_that_voted_again_count_only_for_what_this_node_holds_no
 
 def test_votes_are_counted_only_within_the_window_ahead() -> None:
     """P10: a peer that counts wildly ahead fills no memory."""
-    for applied, slot in product((0, 3), (-1, 0, 1, SLOTS_AHEAD_MAX, SLOTS_AHEAD_MAX + 1, 10**12)):
+    for applied, slot in product(
+        (0, 3), (-1, 0, 1, limits.SLOTS_COUNTED_AHEAD_MAX, limits.SLOTS_COUNTED_AHEAD_MAX + 1, 10**12)
+    ):
         learner = CheckedLearner.at(applied)
         learner.step(Accepted(TERM, 1, applied + slot))
-        assert (applied + slot in learner.live._counts) == (1 <= slot <= SLOTS_AHEAD_MAX), (applied, slot)
+        assert (applied + slot in learner.live._counts) == (1 <= slot <= limits.SLOTS_COUNTED_AHEAD_MAX), (
+            applied,
+            slot,
+        )
 
 
 # --- the watermark rule ----------------------------------------------------------------------------------------------

@@ -326,3 +326,12 @@ def test_the_databases_are_used_by_the_thread_that_opened_them(directory: DataDi
         thread.start()
         thread.join()
     assert seen == [1, 50]
+
+
+def test_p2_a_directory_that_was_removed_under_its_node_is_noticed(tmp_path: Path) -> None:
+    """What is synced to files that nobody will find again is not durable."""
+    with DataDirectory(tmp_path / "data", Identity("lessor", 1, (1,))) as directory:
+        directory.check()
+        (tmp_path / "data").rename(tmp_path / "elsewhere")
+        with pytest.raises(StorageFailed, match="removed or replaced"):
+            directory.check()
