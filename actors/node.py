@@ -20,7 +20,7 @@ from ..storage.directory import DataDirectory, Identity
 from ..transport.endpoints import parse
 from ..transport.feed import FeedPublisher
 from ..transport.packets import Sender
-from ..transport.sockets import Context, Socket, make_context, router
+from ..transport.sockets import Context, Socket, end_context, make_context, router
 from .acceptor import AcceptorShell
 from .expiry_timer import ExpiryTimerShell
 from .gateway import GatewayShell
@@ -234,5 +234,5 @@ class Node:
         threading.Thread(target=self.stop, name="lessor-stop", daemon=True).start()
 
     def _close(self) -> None:
-        self.context.destroy(linger=0)
+        end_context(self.context)
         self.directory.close()

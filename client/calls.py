@@ -29,6 +29,10 @@ RETRY_MS = 15
 RETRY_MS_MAX = 80
 """An election takes some ten to some hundred milliseconds: longer waits would add to the outage."""
 
+UNREACHED_MS = 250
+"""A target that cannot be sent to for so long is left for the next one, though nobody says what is wrong with it: the
+lookup of its name, or its first packet, may be waiting for an answer that never comes."""
+
 BROKEN_MS = 2_000
 """A node whose connection broke is not believed to lead for so long, unless it is heard again: the others may not have
 noticed yet."""
@@ -124,6 +128,7 @@ class Calls:
         self._open: dict[int, Call] = {}
         self._due: deque[Call] = deque()
         self._heard_at_ms = 0
+        self._unreached_since_ms: int | None = None
         self._broken_at_ms: dict[str, int] = {}
         self._hops = 0  # redirects followed since the last answer
 
@@ -179,6 +184,7 @@ class Calls:
         self._broken_at_ms.pop(endpoint, None)
         if endpoint == self.target:
             self._heard_at_ms = self.now_ms
+            self._unreached_since_ms = None
         try:
             messages = decode_packet(frame)
         except Malformed:
@@ -217,6 +223,12 @@ class Calls:
                 call.unanswered = max(0, call.unanswered - 1)
                 if not call.next_send_ms:
                     self._try_later(call)
+        if packet.endpoint != self.target:
+            return
+        if self._unreached_since_ms is None:
+            self._unreached_since_ms = self.now_ms
+        elif self.now_ms - self._unreached_since_ms >= UNREACHED_MS:
+            self._set_target(self._next_endpoint(), at_once=True)
 
     def send_what_is_due(self) -> None:
         """Send again what has waited long enough, and leave a target that is silent."""
@@ -287,6 +299,7 @@ class Calls:
         else:
             call.why = "no leader is elected (is a majority of the nodes running?)"
             self.target = self._next_endpoint()
+            self._unreached_since_ms = None
         if not call.next_send_ms:
             self._try_later(call)
 
@@ -339,6 +352,7 @@ class Calls:
         """Go on with another node, or with the same on a new connection; everything under way is sent again."""
         self.target = endpoint
         self._heard_at_ms = self.now_ms
+        self._unreached_since_ms = None
         for call in self._open.values():
             if at_once and call.tries:
                 self._send_again(call)

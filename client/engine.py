@@ -64,7 +64,7 @@ class Engine:
                 dealer.disable_monitor()
                 self._monitors[endpoint].close()
                 dealer.close()
-            context.destroy(linger=0)
+            sockets.end_context(context)
             with self.lock:
                 self._ended = True
                 self._waker.close()

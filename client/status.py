@@ -64,7 +64,7 @@ def ask_status(endpoints: Sequence[str], timeout: float = 2.0) -> ClusterStatus:
     try:
         return _ask(context, list(endpoints), timeout)
     finally:
-        context.destroy(linger=0)
+        sockets.end_context(context)
 
 
 class _Asked:

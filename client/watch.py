@@ -8,8 +8,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import zmq
-
 from ..core.effects import Role
 from ..core.errors import Malformed
 from ..core.events import Event
@@ -118,7 +116,7 @@ class Watcher:
     def __init__(self, endpoints: Sequence[str]) -> None:
         """Connect; what happens from the first answer of a node on is told by `events`."""
         self._endpoints = list(endpoints)
-        self._context: sockets.Context = zmq.Context(io_threads=1)
+        self._context: sockets.Context = sockets.make_context(len(self._endpoints))
         self._feed = FeedSubscriber(self._context, *[of_role(endpoint, Role.FEED) for endpoint in self._endpoints])
         self._order: Order | None = None  # None before the first event; what came before that was not missed
         self._watching = False
@@ -147,7 +145,7 @@ class Watcher:
     def close(self) -> None:
         """Leave the feeds."""
         self._feed.close()
-        self._context.destroy(linger=0)
+        sockets.end_context(self._context)
 
     def _take(self, event: Event) -> list[Told]:
         if self._order is None:

@@ -8,7 +8,7 @@ from ..core import limits
 from ..core.errors import Malformed
 from ..core.events import Event
 from .packets import decode_packet, encode_packet, payload
-from .sockets import Context, Socket, monitor_connection, publisher, read_monitor, subscriber
+from .sockets import Context, Socket, follow, monitor_connection, publisher, read_monitor, subscriber
 
 _LEFT, _JOINED = b"\x00", b"\x01"
 
@@ -79,8 +79,8 @@ class FeedSubscriber:
         """Subscribe to the events of a resource, of a namespace, or to all."""
         self._socket = subscriber(context, endpoints[0], topic_of(namespace, path))
         self._monitor = monitor_connection(self._socket)
-        for endpoint in endpoints[1:]:
-            self._socket.connect(endpoint)
+        for lane, endpoint in enumerate(endpoints[1:], 1):
+            follow(self._socket, context, endpoint, lane)
 
     def wait_connected(self, timeout_ms: int) -> bool:
         """Wait until one of the feeds is connected: the subscription is on its way to it then, before anything else."""

@@ -1,6 +1,7 @@
 """ZeroMQ sockets as this project wants them: bounded in every direction, and never lingering."""
 
 import struct
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +23,9 @@ HANDSHAKE_MS = 5_000
 
 LANES_MAX = 10
 """Most threads that ZeroMQ is given: one for what connects to us, and one for each peer of the largest cluster."""
+
+END_S = 0.5
+"""How long the end of ZeroMQ's threads is waited for; without trouble it takes a millisecond."""
 
 Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
@@ -47,6 +51,16 @@ def router(context: Context, endpoint: str) -> Socket:
 def make_context(lanes: int = 1) -> Context:
     """Return a context with so many threads of ZeroMQ's own, up to `LANES_MAX`: see `dealer`."""
     return zmq.Context(io_threads=max(1, min(lanes, LANES_MAX)))
+
+
+def end_context(context: Context) -> None:
+    """End a context whose sockets are closed, without waiting for long.
+
+    ZeroMQ waits for its threads, and one of them may be looking a name up: that is left to a thread that keeps nobody.
+    """
+    ending = threading.Thread(target=context.destroy, args=(0,), name="lessor-zmq-end", daemon=True)
+    ending.start()
+    ending.join(END_S)
 
 
 def dealer(context: Context, endpoint: str, lane: int = 0) -> Socket:
@@ -87,14 +101,20 @@ def publisher(context: Context, endpoint: str) -> Socket:
 
 
 def subscriber(context: Context, endpoint: str, topic: bytes = b"") -> Socket:
-    """Return a SUB that follows the feed at `endpoint`."""
+    """Return a SUB that follows the feed at `endpoint`; see `follow` for more of them."""
     socket = context.socket(zmq.SUB)
     _bound(socket)
     socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
     socket.setsockopt(zmq.SUBSCRIBE, topic)
-    socket.connect(endpoint)
+    follow(socket, context, endpoint, 0)
     return socket
+
+
+def follow(socket: Socket, context: Context, endpoint: str, lane: int) -> None:
+    """Have a SUB follow the feed at `endpoint` too, in a lane of its own: see `dealer`."""
+    _take_lane(socket, context, lane)
+    socket.connect(endpoint)
 
 
 def monitor_connection(socket: Socket) -> Socket:

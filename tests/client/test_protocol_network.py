@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lessor.client.calls import RETRY_MS_MAX, SILENCE_MS
+from lessor.client.calls import RETRY_MS_MAX, SILENCE_MS, UNREACHED_MS
 from lessor.client.errors import BadRequest, Unavailable
 from lessor.client.protocol import LeaseRecord
 from lessor.core import limits
@@ -121,6 +121,15 @@ def test_a_late_word_of_a_node_that_was_left_does_not_lead_away_from_the_leader(
     assert client.protocol.target == world.service.endpoints[2]
     world.run(3_000)
     assert client.protocol.target == world.service.endpoints[2]
+
+
+@pytest.mark.parametrize("lost", [1, 2], ids=["one", "two"])
+def test_a_node_that_cannot_be_reached_and_says_nothing_is_soon_left(lost: int) -> None:
+    """Its first packet, or the lookup of its name, waits for an answer that does not come: nobody says what is wrong."""
+    world = World(leader=3)
+    world.silent.update(range(1, lost + 1))
+    taken = world.client().acquire()
+    world.finish(taken, within_ms=lost * (UNREACHED_MS + 2 * RETRY_MS_MAX))
 
 
 def test_a_deposed_leader_that_does_not_know_it_yet_is_left_once_it_is_silent() -> None:
