@@ -125,7 +125,7 @@ def test_a_late_word_of_a_node_that_was_left_does_not_lead_away_from_the_leader(
 
 @pytest.mark.parametrize("lost", [1, 2], ids=["one", "two"])
 def test_a_node_that_cannot_be_reached_and_says_nothing_is_soon_left(lost: int) -> None:
-    """Its first packet, or the lookup of its name, waits for an answer that does not come: nobody says what is wrong."""
+    """Its first packet, or the lookup of its name, waits for an answer that never comes: nobody says what is wrong."""
     world = World(leader=3)
     world.silent.update(range(1, lost + 1))
     taken = world.client().acquire()
