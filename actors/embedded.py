@@ -1,12 +1,11 @@
 """An embedded service: one node in this process, the same code as a node of a cluster."""
 
 import shutil
-import socket
 import tempfile
 from pathlib import Path
 from typing import Self
 
-from ..core import limits
+from ..transport.ports import free_base_port
 from .node import AddressInUse, Node, NodeConfig
 
 TRIES = 20
@@ -24,6 +23,8 @@ class Embedded:
 
         Raises:
             AddressInUse: the port, or one of the four above it, is taken.
+            NoFreePorts: none was given, and there are none.
+            StorageFailed: the directory cannot be made, read or written.
             ForeignDatabase, Corrupt: the directory is not usable.
         """
         self._temporary = tempfile.mkdtemp(prefix="lessor-") if data is None else None
@@ -32,8 +33,8 @@ class Embedded:
 
     def _start(self, directory: Path, port: int | None) -> Node:
         for attempt in range(TRIES):
-            base = port if port is not None else free_base_port()
             try:
+                base = port if port is not None else free_base_port()
                 return Node(NodeConfig(1, {1: f"tcp://127.0.0.1:{base}"}, directory)).start()
             except AddressInUse:
                 # somebody took the free port between the look and the bind
@@ -71,28 +72,3 @@ class Embedded:
     def __exit__(self, *_: object) -> None:
         """Stop the service."""
         self.stop()
-
-
-def free_base_port(host: str = "127.0.0.1") -> int:
-    """Return a port that is free now, with the ports above it that a node needs."""
-    for _ in range(100):
-        probes = []
-        try:
-            first = socket.socket()
-            probes.append(first)
-            first.bind((host, 0))
-            base = first.getsockname()[1]
-            if base + limits.PORTS_PER_NODE > 65535:
-                continue
-            for port in range(base + 1, base + limits.PORTS_PER_NODE):
-                probe = socket.socket()
-                probes.append(probe)
-                probe.bind((host, port))
-        except OSError:
-            continue
-        else:
-            return int(base)
-        finally:
-            for probe in probes:
-                probe.close()
-    raise AddressInUse(f"no {limits.PORTS_PER_NODE} free ports in a row were found on {host}")

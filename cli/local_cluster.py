@@ -1,10 +1,8 @@
 """A cluster of real `lessor serve` processes on the loopback interface, for the demo, the bench and system tests."""
 
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,16 +13,14 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from ..client.status import ClusterStatus, ask_status
-from ..core import limits
 from ..core.errors import LessorError
+from ..transport.ports import free_base_ports
 
 HOST: Final = "127.0.0.1"
 LOOK_S: Final = 0.01
 STOP_TIMEOUT_S: Final = 10.0
 START_TIMEOUT_S: Final = 30.0
 LOG_LINES_SHOWN: Final = 5
-LOWEST_PORT: Final = 10_000
-PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 T = TypeVar("T")
 
@@ -50,7 +46,7 @@ class LocalCluster:
         self._temporary = tempfile.mkdtemp(prefix="lessor-") if directory is None else None
         self.directory = Path(self._temporary or directory or ".")
         self.name = name
-        bases = free_base_ports(size)
+        bases = free_base_ports(size, HOST)
         self.endpoint_of = {node: f"tcp://{HOST}:{base}" for node, base in enumerate(bases, start=1)}
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._paused: set[int] = set()
@@ -233,42 +229,3 @@ class LocalCluster:
                 lines = self.log_of(node).read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES_SHOWN:]
                 shown += "".join(f"\n  node {node}: {line}" for line in lines)
         return shown
-
-
-def free_base_ports(count: int, host: str = HOST) -> list[int]:
-    """Return base ports that are free now, each with the ports above it that a node needs.
-
-    They lie outside of the range from which the kernel takes the ports of outgoing connections: while a node is down,
-    one of its ports could be taken for such a connection, and the node could not come back.
-
-    Raises:
-        ClusterFailed: there are not enough.
-    """
-    step = limits.PORTS_PER_NODE
-    found: list[int] = []
-    candidates = [base for base in range(LOWEST_PORT, 65_536 - step, step) if not _is_ephemeral(base, base + step)]
-    random.shuffle(candidates)
-    for base in candidates or range(LOWEST_PORT, 65_536 - step, step):
-        if all(_is_free(host, port) for port in range(base, base + step)):
-            found.append(base)
-            if len(found) == count:
-                return sorted(found)
-    raise ClusterFailed(f"there are no {count} times {step} free ports in a row on {host}")
-
-
-def _is_ephemeral(low: int, high: int) -> bool:
-    try:
-        first, last = (int(word) for word in PORT_RANGE.read_text(encoding="ascii").split())
-    except (OSError, ValueError):
-        first, last = 32_768, 60_999
-    return low <= last and high >= first
-
-
-def _is_free(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True

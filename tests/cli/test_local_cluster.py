@@ -1,21 +1,12 @@
 """The cluster of real processes that the demo, the bench and the system tests run on."""
 
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from lessor.cli.local_cluster import PORT_RANGE, ClusterFailed, LocalCluster, free_base_ports
-from lessor.core import limits
+from lessor.cli.local_cluster import ClusterFailed, LocalCluster
 
 from .commands import gone
-
-
-def test_ports_are_apart_and_out_of_the_way_of_outgoing_connections() -> None:
-    bases = free_base_ports(5)
-    assert all(later - earlier >= limits.PORTS_PER_NODE for earlier, later in pairwise(bases))
-    low, high = map(int, PORT_RANGE.read_text().split())
-    assert not [base for base in bases if low <= base + limits.PORTS_PER_NODE - 1 and base <= high]
 
 
 @pytest.mark.system

@@ -13,10 +13,11 @@ import pytest
 
 import lessor
 from lessor import AcquireTimeout, Client, ClientClosed, LeaseLost, ServiceBusy, Unavailable
-from lessor.actors.embedded import Embedded, free_base_port
+from lessor.actors.embedded import Embedded
 from lessor.client.clock import now_ms
 from lessor.client.protocol import LeaseState
 from lessor.core.commands import Release
+from lessor.transport.ports import free_base_port
 
 from ..support.waiting import until
 

@@ -9,14 +9,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Self
 
 import zmq
 
-from lessor.core import limits
 from lessor.core.requests import StatusAnswer, StatusRequest
 from lessor.transport.packets import decode_packet, encode_packet
+from lessor.transport.ports import free_base_port, free_base_ports
 from lessor.transport.sockets import Context, Socket, dealer, receive, send
 
 from .waiting import until
@@ -50,24 +49,12 @@ def seeded(name: str) -> random.Random:
 
 def free_port() -> int:
     """A port that is free now, with the ones above it that a node needs; nobody is given it by chance."""
-    return _free_bases(1)[0]
+    return free_base_port()
 
 
 def free_endpoints(count: int) -> dict[int, str]:
     """Endpoints for a cluster of so many nodes on this machine, whose ports are all free now."""
-    return {node: f"tcp://{HOST}:{base}" for node, base in enumerate(_free_bases(count), start=1)}
-
-
-def _free_bases(count: int) -> list[int]:
-    # below the ports that the kernel takes for outgoing connections: one that was free would else be taken meanwhile
-    highest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
-    bases = range(10_000, highest - limits.PORTS_PER_NODE, limits.PORTS_PER_NODE)
-    found: list[int] = []
-    while len(found) < count:
-        base = random.choice(bases)
-        if base not in found and all(is_free(base + role) for role in range(limits.PORTS_PER_NODE)):
-            found.append(base)
-    return found
+    return {node: f"tcp://{HOST}:{base}" for node, base in enumerate(free_base_ports(count), start=1)}
 
 
 def is_free(port: int) -> bool:
