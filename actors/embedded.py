@@ -5,8 +5,8 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
-from ..transport.ports import free_base_port
-from .node import AddressInUse, Node, NodeConfig
+from ..transport.ports import AddressInUse, free_base_port
+from .node import Node, NodeConfig
 
 TRIES = 20
 
@@ -22,8 +22,7 @@ class Embedded:
             port: its base port on the loopback interface; None for a free one.
 
         Raises:
-            AddressInUse: the port, or one of the four above it, is taken.
-            NoFreePorts: none was given, and there are none.
+            AddressInUse: the port, or one of the four above it, is taken; or none was given, and none are free.
             StorageFailed: the directory cannot be made, read or written.
             ForeignDatabase, Corrupt: the directory is not usable.
         """

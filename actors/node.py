@@ -13,13 +13,14 @@ import pykka
 import zmq
 
 from ..core.effects import Role
-from ..core.errors import BadRequest, ForeignDatabase, InvariantBroken, LessorError
+from ..core.errors import BadRequest, ForeignDatabase, InvariantBroken
 from ..core.gateway import NodeFacts
 from ..core.messages import Stranger
 from ..storage.directory import DataDirectory, Identity
 from ..transport.endpoints import parse
 from ..transport.feed import FeedPublisher
 from ..transport.packets import Sender
+from ..transport.ports import AddressInUse
 from ..transport.sockets import Context, Socket, end_context, make_context, router
 from .acceptor import AcceptorShell
 from .expiry_timer import ExpiryTimerShell
@@ -38,16 +39,14 @@ CLUSTER_NAME_BYTES_MAX = 64
 """As much as a status answer has room for."""
 
 
-class AddressInUse(LessorError):
-    """A port of the node cannot be bound; the text names it."""
-
-
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
     """What a node is told at its start.
 
     `endpoints` maps each member to where its clients connect; the ports of the other roles are the next ones.
-    `bind` is the host to listen on, if it is not the one of the own endpoint (in a container, `0.0.0.0`).
+    `bind` is the host to listen on, if it is not the one of the own endpoint (in a container, `0.0.0.0`), and
+    `bind_port` the base port, if clients reach it under another one. `peers` maps the members to where this node
+    reaches them, if that is not where clients do.
     """
 
     node: int
@@ -55,6 +54,8 @@ class NodeConfig:
     data: Path
     cluster: str = "lessor"
     bind: str = ""
+    bind_port: int = 0
+    peers: dict[int, str] | None = None
 
 
 class Node:
@@ -179,7 +180,7 @@ class Node:
 
     def _bind(self, role: Role, bind: Callable[[str], Any]) -> Any:
         host, base = parse(self.config.endpoints[self.config.node])
-        endpoint = f"tcp://{self.config.bind or host}:{base + int(role)}"
+        endpoint = f"tcp://{self.config.bind or host}:{(self.config.bind_port or base) + int(role)}"
         try:
             return bind(endpoint)
         except zmq.ZMQError as error:
@@ -190,7 +191,7 @@ class Node:
     def _links(self) -> Links:
         return Links(
             self._sender,
-            self.config.endpoints,
+            self.config.peers or self.config.endpoints,
             self.directory,
             self.tallies,
             self.context,

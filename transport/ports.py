@@ -1,4 +1,4 @@
-"""Free ports on this machine for nodes that may listen anywhere: the embedded ones, and those of a local cluster."""
+"""Free ports on this machine, for nodes that may listen anywhere: embedded ones, and those of a local cluster."""
 
 import random
 import socket
@@ -14,8 +14,8 @@ PORT_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 PORT_RANGE_ELSEWHERE: Final = (32_768, 60_999)
 
 
-class NoFreePorts(LessorError):
-    """There are not as many free ports in a row as a node needs."""
+class AddressInUse(LessorError):
+    """A port of a node cannot be bound, or no free ones are found; the text names it."""
 
 
 def free_base_ports(count: int, host: str = "127.0.0.1") -> list[int]:
@@ -25,7 +25,7 @@ def free_base_ports(count: int, host: str = "127.0.0.1") -> list[int]:
     one of its ports could be taken for such a connection, and the node could not come back.
 
     Raises:
-        NoFreePorts: there are not enough.
+        AddressInUse: there are not enough.
     """
     step = limits.PORTS_PER_NODE
     low, high = outgoing_ports()
@@ -40,7 +40,7 @@ def free_base_ports(count: int, host: str = "127.0.0.1") -> list[int]:
         if all(_is_free(host, port) for port in range(base, base + step)):
             found.append(base)
     if len(found) < count:
-        raise NoFreePorts(f"there are no {count} times {step} free ports in a row on {host}")
+        raise AddressInUse(f"there are no {count} times {step} free ports in a row on {host}")
     return sorted(found)
 
 
@@ -48,7 +48,7 @@ def free_base_port(host: str = "127.0.0.1") -> int:
     """Return one such port.
 
     Raises:
-        NoFreePorts: there is none.
+        AddressInUse: there is none.
     """
     return free_base_ports(1, host)[0]
 

@@ -7,42 +7,72 @@
 1 True
 """
 
-from typing import TYPE_CHECKING
-
-from .client.errors import (
-    AcquireTimeout,
-    BadRequest,
-    ClientClosed,
-    LeaseLost,
-    LessorError,
-    ServiceBusy,
-    Unavailable,
-)
-from .client.lease import LeaseView
-from .client.sync import Client, Lease, Lock, connect
-
+TYPE_CHECKING = False  # as type checkers know it, without `typing` itself
 if TYPE_CHECKING:
     from pathlib import Path
 
     from .actors.embedded import Embedded
+    from .client.errors import (
+        AcquireTimeout,
+        BadRequest,
+        ClientClosed,
+        LeaseLost,
+        LessorError,
+        ServiceBusy,
+        Unavailable,
+    )
+    from .client.lease import LeaseView
+    from .client.sync import Client, Lease, Lock, connect
+    from .core.errors import Corrupt, ForeignDatabase
+    from .storage.failures import StorageFailed
+    from .transport.ports import AddressInUse
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AcquireTimeout",
+    "AddressInUse",
     "BadRequest",
     "Client",
     "ClientClosed",
+    "Corrupt",
+    "ForeignDatabase",
     "Lease",
     "LeaseLost",
     "LeaseView",
     "LessorError",
     "Lock",
     "ServiceBusy",
+    "StorageFailed",
     "Unavailable",
     "connect",
     "embedded",
 ]
+
+_HOMES = {
+    "client.errors": "AcquireTimeout BadRequest ClientClosed LeaseLost LessorError ServiceBusy Unavailable",
+    "client.lease": "LeaseView",
+    "client.sync": "Client Lease Lock connect",
+    "core.errors": "Corrupt ForeignDatabase",
+    "storage.failures": "StorageFailed",
+    "transport.ports": "AddressInUse",
+}
+
+if not TYPE_CHECKING:  # to a type checker, a module with this function would have every name there is
+
+    def __getattr__(name: str) -> object:
+        """Load a name when it is first used: the command must heed Ctrl-C long before all of it could be loaded."""
+        from importlib import import_module  # noqa: PLC0415 - see above
+
+        for home, names in _HOMES.items():
+            if name in names.split():
+                globals()[name] = found = getattr(import_module(f".{home}", __name__), name)
+                return found
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        """Return the names that are here, loaded or not."""
+        return sorted({*globals(), *__all__})
 
 
 def embedded(data: "str | Path | None" = None, port: int | None = None) -> "Embedded":

@@ -16,7 +16,7 @@ import lessor
 from lessor.actors.acceptor import AcceptorShell
 from lessor.actors.embedded import Embedded
 from lessor.actors.expiry_timer import ExpiryTimerShell
-from lessor.actors.node import AddressInUse, Node, NodeConfig
+from lessor.actors.node import Node, NodeConfig
 from lessor.core import limits
 from lessor.core.commands import Describe
 from lessor.core.effects import Role
@@ -25,6 +25,7 @@ from lessor.core.requests import Request
 from lessor.storage.failures import StorageFailed
 from lessor.transport.endpoints import of_role, parse
 from lessor.transport.feed import FeedSubscriber
+from lessor.transport.ports import AddressInUse
 
 from ..support.sockets import HOST, Asker, a_context, counter, free_endpoints, free_port, is_free, status_of
 from ..support.waiting import until

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lessor.cli.main import main
+from lessor.cli.dispatch import main
 
 from ..support.waiting import until
 

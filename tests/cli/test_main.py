@@ -1,6 +1,7 @@
 """What all commands have in common: how errors are told, and what is done without the server."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +10,12 @@ import pytest
 
 import lessor
 from lessor.cli import exit_codes
-from lessor.cli.main import code_of, explain
+from lessor.cli.dispatch import code_of, explain
 from lessor.client.errors import AcquireTimeout, ServiceBusy, Unavailable
-from lessor.core.errors import BadRequest, Corrupt
+from lessor.core.errors import BadRequest, Corrupt, ForeignDatabase
+from lessor.transport.ports import AddressInUse
 
-from .commands import Run, finish, lessor_process, run_process
+from .commands import Run, finish, lessor_process, read_until, run_process
 
 NOBODY = "tcp://127.0.0.1:9"
 
@@ -71,7 +73,53 @@ def test_output_that_nobody_reads_any_more_ends_the_command_quietly(service: str
     assert (done.code, done.err) == (exit_codes.BROKEN_PIPE, "")
 
 
+LOADED_BY_THE_ENTRY = """
+import sys
+before = set(sys.modules)
+import lessor.cli.main
+print(*sorted(set(sys.modules) - before))
+"""
+
+
+def test_the_entry_loads_nothing_before_it_heeds_ctrl_c() -> None:
+    done = subprocess.run([sys.executable, "-c", LOADED_BY_THE_ENTRY], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["lessor", "lessor.cli", "lessor.cli.main"]
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("loaded", ["lessor.cli.main", "zmq", "lessor.core.commands", "lessor.cli.watch"])
+def test_ctrl_c_ends_a_command_quietly_however_early_it_comes(loaded: str) -> None:
+    """Each module is told on stderr when it has been loaded; `watch` would go on for ever."""
+    arguments = ("watch", "--endpoints", NOBODY)
+    process = lessor_process(*arguments, options=("-X", "importtime"), preexec_fn=heed_ctrl_c)
+    read_until(process, f" {loaded}\n")
+    process.send_signal(signal.SIGINT)
+    done = finish(process)
+    assert done.code == exit_codes.INTERRUPTED
+    assert [line for line in done.err.splitlines() if not line.startswith(("import time:", "lessor watch: "))] == []
+
+
+def heed_ctrl_c() -> None:
+    """Undo what a shell does to a command in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_the_installed_command_is_there() -> None:
     script = Path(sys.executable).parent / "lessor"
     done = subprocess.run([script, "--version"], capture_output=True, text=True, check=False)
     assert done.stdout.startswith("lessor ")
+
+
+def test_every_name_of_the_package_is_there_although_it_is_loaded_late() -> None:
+    done = subprocess.run([sys.executable, "-c", "from lessor import *; connect"], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {name for name in lessor.__all__ if getattr(lessor, name, None) is not None} == set(lessor.__all__)
+    assert set(lessor.__all__) <= set(dir(lessor))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        lessor.nonsense  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_what_an_embedded_node_may_raise_is_found_beside_it() -> None:
+    assert issubclass(lessor.StorageFailed, lessor.LessorError)
+    assert lessor.ForeignDatabase is ForeignDatabase
+    assert lessor.AddressInUse is AddressInUse

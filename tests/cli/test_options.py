@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from lessor.cli import exit_codes, options, output
-from lessor.cli.main import build_parser
+from lessor.cli.dispatch import build_parser
 from lessor.cli.options import Parser, boolean, duration, positive, variable_of
 
 from .commands import Run

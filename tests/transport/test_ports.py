@@ -8,7 +8,7 @@ import pytest
 
 from lessor.core import limits
 from lessor.transport import ports
-from lessor.transport.ports import NoFreePorts, free_base_port, free_base_ports, outgoing_ports
+from lessor.transport.ports import AddressInUse, free_base_port, free_base_ports, outgoing_ports
 
 HOST = "127.0.0.1"
 
@@ -26,9 +26,9 @@ def test_a_base_is_not_offered_while_one_of_its_ports_is_taken(monkeypatch: pyte
     monkeypatch.setattr(ports, "PORT_MAX", base + limits.PORTS_PER_NODE + 1)
     assert free_base_ports(1) == [base]
     for place in range(limits.PORTS_PER_NODE):
-        with socket.create_server((HOST, base + place)), pytest.raises(NoFreePorts, match="1 times 5 free ports"):
+        with socket.create_server((HOST, base + place)), pytest.raises(AddressInUse, match="1 times 5 free ports"):
             free_base_ports(1)
-    with pytest.raises(NoFreePorts):
+    with pytest.raises(AddressInUse):
         free_base_ports(2)
 
 

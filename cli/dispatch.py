@@ -1,0 +1,93 @@
+"""The whole command line: finds the subcommand, and turns each error that it may raise into a line and an exit code."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from ..client.errors import AcquireTimeout, ServiceBusy, Unavailable
+from ..core.errors import BadRequest, LessorError
+from . import bench, exit_codes, listing, lock, serve, sim, status, watch
+from .demo import command as demo
+from .options import Parser, split_command
+from .output import complain
+from .server import ServerMissing
+
+SUMMARY = (
+    "A distributed lock and lease service: three or five small servers that agree on who holds what and until when."
+)
+EXAMPLES = """
+lessor demo                                        see it work, on this machine, in a quarter of a minute
+lessor serve --node-id 1 --cluster 1=tcp://127.0.0.1:7411 --data ./node1
+lessor lock nightly-report -- ./report.sh          run a command while holding a lock
+lessor status                                      how the nodes are
+"""
+
+
+def build_parser() -> Parser:
+    """Return the parser of the whole command line."""
+    from .. import __version__
+
+    parser = Parser(prog="lessor", summary=SUMMARY, examples=EXAMPLES)
+    parser.epilog = (
+        f"{parser.epilog}\n\n"
+        "Every option has an environment variable of the same name: --node-id is LESSOR_NODE_ID. The flag wins;\n"
+        f"a switch that the environment turns on is turned off by its --no- form.\n\n{exit_codes.HELP}"
+    )
+    parser.add_argument("--version", action="version", version=f"lessor {__version__}")
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    for module in (serve, demo, lock, listing, status, watch, bench, sim):
+        module.register(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments, behind = split_command(sys.argv[1:] if argv is None else argv)
+    parser = build_parser()
+    if not arguments:
+        parser.print_help(sys.stderr)
+        return exit_codes.USAGE
+    options, unknown = parser.parse_known_args(arguments)
+    chosen: Parser = options.parser
+    if unknown:
+        chosen.error(f"unknown argument {unknown[0]}")
+    options.behind = behind
+    if behind is not None and options.command != "lock":
+        chosen.error("nothing may follow --; only `lessor lock` runs a command")
+    chosen.complete(options)
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return exit_codes.INTERRUPTED
+    except BrokenPipeError:
+        # what Python itself still wants to flush at its end goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exit_codes.BROKEN_PIPE
+    except (LessorError, ServerMissing) as error:
+        complain(options.command, explain(error))
+        return code_of(error)
+    return code
+
+
+def code_of(error: Exception) -> int:
+    """Return the exit code of an error."""
+    match error:
+        case BadRequest() | ServerMissing():
+            return exit_codes.USAGE
+        case AcquireTimeout(indefinite=False):
+            return exit_codes.NOT_ACQUIRED
+        case AcquireTimeout() | Unavailable() | ServiceBusy():
+            return exit_codes.UNAVAILABLE
+        case _:
+            return exit_codes.FAILED
+
+
+def explain(error: Exception) -> str:
+    """Return an error in words, with whether it may have had an effect (P9)."""
+    text = str(error)
+    if isinstance(error, Unavailable):
+        text = f"the service is unavailable: {text}"
+    if getattr(error, "indefinite", False):
+        text += "; the request may have taken effect all the same"
+    return text
