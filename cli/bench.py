@@ -3,31 +3,38 @@
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from ..client.errors import Unavailable
 from ..client.status import ask_status
+from ..core import limits
 from ..core.errors import LessorError
 from . import exit_codes
 from .local_cluster import LocalCluster
-from .options import Commands, Parser, add_json, duration, endpoints, positive, positives
+from .options import Commands, Parser, add_json, endpoints, positive, positives, some_time, variable_of
 from .output import print_json, table
 from .server import require_server
+from .temporary import temporary_directory
 
 SUMMARY = (
     "Measure pairs of acquire and release, each worker with a lock of its own: throughput, latency, CPU, batching."
 )
 NOTES = """
-The workers are threads that share one client, or one client in each of several processes (--processes). Without
---endpoints a cluster of real nodes is started on this machine. Every acquire and every release is synced to the disks
-of a majority before it is answered, so the disk matters: on a tmpfs a sync costs nothing, and the result says little.
+A cluster of real nodes is started on this machine, measured, and removed with its data. Only --endpoints, given as a
+flag, has a service measured that is there, with locks in its namespace `bench`: LESSOR_ENDPOINTS is not heeded here.
+The first line says what is measured.
+
+The workers are threads that share one client, or one client in each of several processes (--processes). Every acquire
+and every release is synced to the disks of a majority before it is answered, so the disk matters: on a tmpfs a sync
+costs nothing, and the result says little.
+
+Exits with 1 if a request failed, with 2 if there is no such directory, with 121 if the service does not answer.
 """
 EXAMPLES = """
 lessor bench
@@ -68,16 +75,24 @@ def register(commands: "Commands[Parser]") -> None:
         shown="1,16,64",
         help="how many, one run for each",
     )
-    parser.option("--seconds", metavar="TIME", read=duration, default=5.0, shown="5", help="how long each run takes")
+    parser.option("--seconds", metavar="TIME", read=some_time, default=5.0, shown="5", help="how long each run takes")
     parser.option(
         "--processes", metavar="N", read=positive, default=1, help="spread the workers over so many client processes"
     )
-    parser.option("--nodes", metavar="N", read=positive, default=3, help="size of the cluster that is started")
+    parser.option("--nodes", metavar="N", read=_nodes, default=3, help="size of the cluster that is started")
     parser.option(
-        "--directory", metavar="DIR", read=Path, shown="a temporary one", help="where the nodes started keep their data"
+        "--directory",
+        metavar="DIR",
+        read=_directory,
+        shown="that of temporary files",
+        help="where the nodes that are started keep their data, in a directory of its own",
     )
     parser.option(
-        "--endpoints", metavar="LIST", read=endpoints, shown="start a cluster", help="measure the service there instead"
+        "--endpoints",
+        metavar="LIST",
+        read=endpoints,
+        flag_only=True,
+        help="measure the service there, and start no cluster; only as a flag",
     )
     add_json(parser)
     parser.set_defaults(run=run, parser=parser)
@@ -85,13 +100,14 @@ def register(commands: "Commands[Parser]") -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure, and print."""
-    if not options.seconds:
-        options.parser.error("--seconds must be more than 0")
     with _service(options) as (service, pids, directory):
         filesystem = _filesystem(directory) if directory else None
         if not options.json:
-            what = f"{options.nodes} nodes on this machine, data on {filesystem}" if directory else ",".join(service)
-            print(f"{what}; {options.processes} client process(es), {options.seconds:g} s for each line", flush=True)
+            print(
+                f"measuring {_what(options, service, filesystem)}; "
+                f"{options.processes} client process(es), {options.seconds:g} s for each line",
+                flush=True,
+            )
         runs = []
         for workers in options.workers:
             runs.append(_measure(service, pids, workers, min(workers, options.processes), options.seconds))
@@ -101,6 +117,7 @@ def run(options: argparse.Namespace) -> int:
         nodes = options.nodes if directory else None
         print_json(
             {
+                "endpoints": options.endpoints,
                 "nodes": nodes,
                 "filesystem": filesystem,
                 "processes": options.processes,
@@ -111,25 +128,49 @@ def run(options: argparse.Namespace) -> int:
     return exit_codes.FAILED if any(each.errors for each in runs) else exit_codes.OK
 
 
+def _nodes(text: str) -> int:
+    count = positive(text)
+    if count > limits.NODES_MAX:
+        raise argparse.ArgumentTypeError(f"a cluster has at most {limits.NODES_MAX} nodes, not {count}")
+    return count
+
+
+def _directory(text: str) -> Path:
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is {'no directory' if path.exists() else 'not there; make it first'}"
+        )
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"{text!r} may not be written to by this user")
+    return path
+
+
+def _what(options: argparse.Namespace, service: list[str], filesystem: str | None) -> str:
+    if options.endpoints:
+        return f"the service at {','.join(service)}"
+    other = os.environ.get(variable_of("--endpoints"))
+    aside = f", not the service of LESSOR_ENDPOINTS (for that, give --endpoints {other})" if other else ""
+    return f"a cluster of its own, {options.nodes} node(s) on this machine, data on {filesystem}{aside}"
+
+
 @contextmanager
 def _service(options: argparse.Namespace) -> Iterator[tuple[list[str], dict[str, int], Path | None]]:
     """Find the service or start it; give its endpoints, the processes of its nodes and where they keep their data."""
     if options.endpoints:
+        if not ask_status(options.endpoints).answers:
+            raise Unavailable(f"no node answers at {','.join(options.endpoints)}", indefinite=False)
         yield options.endpoints, {}, None
         return
     require_server("lessor bench")
-    directory = Path(tempfile.mkdtemp(prefix="lessor-bench-", dir=options.directory))
-    try:
-        with LocalCluster(options.nodes, directory) as cluster:
-            cluster.start()
-            cluster.wait_for_leader()
-            yield (
-                list(cluster.endpoint_of.values()),
-                {f"node{node}": cluster.pid_of(node) for node in cluster.nodes},
-                directory,
-            )
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+    with (
+        temporary_directory("lessor-bench-", options.directory) as made,
+        LocalCluster(options.nodes, made.path) as cluster,
+    ):
+        cluster.start()
+        cluster.wait_for_leader()
+        pids = {f"node{node}": cluster.pid_of(node) for node in cluster.nodes}
+        yield list(cluster.endpoint_of.values()), pids, made.path
 
 
 def _measure(service: list[str], pids: dict[str, int], workers: int, processes: int, seconds: float) -> Run:

@@ -50,16 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, unknown = parser.parse_known_args(arguments)
     chosen: Parser = options.parser
     if unknown:
-        chosen.error(f"unknown argument {unknown[0]}")
-    options.behind = behind
-    if behind is not None and options.command != "lock":
-        chosen.error("nothing may follow --; only `lessor lock` runs a command")
+        chosen.refuse(unknown[0])
+    options.behind = chosen.take_behind(options, behind)
     chosen.complete(options)
     try:
         code: int = options.run(options)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        return exit_codes.INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        return exit_codes.of_interrupt(interrupt)
     except BrokenPipeError:
         # what Python itself still wants to flush at its end goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -45,6 +45,12 @@ INTERRUPTED: Final = SIGNALLED + 2
 BROKEN_PIPE: Final = SIGNALLED + 13
 """Whoever was to read the output went away."""
 
+
+def of_interrupt(interrupt: KeyboardInterrupt) -> int:
+    """Return the code of a command that a signal has interrupted: Ctrl-C, unless the interrupt names another one."""
+    return SIGNALLED + interrupt.args[0] if interrupt.args else INTERRUPTED
+
+
 HELP: Final = """\
 exit codes:
   0      done, or the answer is yes

@@ -24,6 +24,7 @@ to decide who may work, acquire the lease; to keep a late holder out, compare to
 SHOW_EXAMPLES = """
 lessor show nightly-report
 lessor show nightly-report --json | jq .token
+lessor show -- -odd-name                               one that begins with -
 """
 
 HEADER = "NAME HOLDER TOKEN HELD EXPIRES WAITING".split()
@@ -39,9 +40,14 @@ def register(commands: "Commands[Parser]") -> None:
     parser.set_defaults(run=run_ls, parser=parser)
 
     parser = commands.add_parser(
-        "show", help="who holds one name, and who waits", summary=SHOW_SUMMARY, notes=SHOW_NOTES, examples=SHOW_EXAMPLES
+        "show",
+        help="who holds one name, and who waits",
+        usage="lessor show NAME [options]",
+        summary=SHOW_SUMMARY,
+        notes=SHOW_NOTES,
+        examples=SHOW_EXAMPLES,
     )
-    parser.add_argument("name", metavar="NAME", help="what is held")
+    parser.name("what is held")
     add_client(parser)
     add_json(parser)
     parser.set_defaults(run=run_show, parser=parser)

@@ -151,11 +151,7 @@ class LocalCluster:
                 process.wait()
         self._running.clear()
         if self._temporary is not None:
-            self.remove_directory()
-
-    def remove_directory(self) -> None:
-        """Remove the directory with all data and logs."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def __enter__(self) -> Self:
         """Return the cluster itself."""

@@ -38,6 +38,7 @@ EXAMPLES = """
 lessor lock nightly-report -- ./report.sh --all
 lessor lock deploy --timeout 0 -- make deploy                now or not at all
 lessor lock backup --timeout 0 -E 0 -- ./backup.sh           for cron: somebody else is at it, and that is fine
+lessor lock --timeout 5s -- -odd-name -- ./work              a name that begins with -
 lessor lock primary --ttl 10s --holder "$HOSTNAME" -- sh -c 'exec ./serve --fencing-token "$LESSOR_LOCK_TOKEN"'
 """
 
@@ -65,7 +66,7 @@ def register(commands: "Commands[Parser]") -> None:
         notes=NOTES,
         examples=EXAMPLES,
     )
-    parser.add_argument("name", metavar="NAME", help="what is to be held")
+    parser.name("what is to be held", runs_command=True)
     parser.option(
         "--ttl",
         metavar="TIME",

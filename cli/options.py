@@ -38,6 +38,10 @@ class Parser(argparse.ArgumentParser):
             **settings,
         )
         self._options: list[tuple[argparse.Action, str, Any, bool]] = []
+        self._flags_only: list[tuple[argparse.Action, Any]] = []
+        self._name = ""  # how a NAME that begins with - is given; empty: this command takes none
+        self._name_required = False
+        self._runs_command = False
 
     def option(
         self,
@@ -48,13 +52,44 @@ class Parser(argparse.ArgumentParser):
         shown: str = "",
         required: bool = False,
         metavar: str | None = None,
+        flag_only: bool = False,
     ) -> None:
-        """Add an option that takes a value; `shown` is how its default is told."""
+        """Add an option that takes a value; `shown` is how its default is told. One may be `flag_only`: no variable."""
         if default is not None and not shown:
             shown = str(default)
         told = f"{help} (default: {shown})" if shown else help
         action = self.add_argument(*flags, metavar=metavar, type=read, default=_UNSET, help=told)
-        self._register(action, default, required=required)
+        if flag_only:
+            self._flags_only.append((action, default))
+        else:
+            self._register(action, default, required=required)
+
+    def name(self, help: str, *, required: bool = True, runs_command: bool = False) -> None:  # noqa: A002 - argparse's
+        """Add the NAME that a command is about. One that begins with - stands behind `--`, as if it were no option."""
+        self._name = f"{self.prog} -- -NAME{' -- COMMAND' if runs_command else ''}"
+        self._name_required = required
+        self._runs_command = runs_command
+        self.add_argument("name", metavar="NAME", nargs="?", help=help)
+
+    def take_behind(self, found: argparse.Namespace, behind: list[str] | None) -> list[str] | None:
+        """Take what stands behind the first `--`: a NAME that begins with -, a command to run; return the command."""
+        if behind and self._name and found.name is None and self._is_name(behind):
+            found.name, behind = behind[0], behind[2:] if self._runs_command else None
+        if behind and not self._runs_command:
+            what = "only a NAME may" if self._name else "nothing may"
+            self.error(f"{what} follow --, and no option; only `lessor lock` runs a command")
+        if self._name_required and found.name is None:
+            self.error(f"a NAME is needed (one that begins with - goes behind --, as in: {self._name})")
+        return behind
+
+    def _is_name(self, behind: list[str]) -> bool:
+        # of `lock`, only a NAME that must stand here: if it was forgotten, no part of the command is taken for it
+        return behind[0].startswith("-") and behind[1:2] == ["--"] if self._runs_command else len(behind) == 1
+
+    def refuse(self, unknown: str) -> NoReturn:
+        """Say that an argument is none of this command, and what to do if it was meant as a NAME."""
+        hint = f"; a name that begins with - goes behind --, as in: {self._name}" if self._name else ""
+        self.error(f"unknown argument {unknown}{hint if unknown.startswith('-') else ''}")
 
     def switch(self, *flags: str, help: str) -> None:  # noqa: A002 - argparse's own word
         """Add an option that is on or off. Its hidden --no- form undoes what the environment says."""
@@ -71,6 +106,9 @@ class Parser(argparse.ArgumentParser):
     def complete(self, found: argparse.Namespace) -> None:
         """Fill in what no flag has said: from the environment, or else the default."""
         missing = []
+        for action, default in self._flags_only:
+            if getattr(found, action.dest) is _UNSET:
+                setattr(found, action.dest, default)
         for action, variable, default, required in self._options:
             if getattr(found, action.dest) is not _UNSET:
                 continue
@@ -159,6 +197,14 @@ def duration(text: str) -> float:
     return seconds
 
 
+def some_time(text: str) -> float:
+    """Read a length of time that is not 0."""
+    seconds = duration(text)
+    if not seconds:
+        raise argparse.ArgumentTypeError(f"it must be more than 0, not {text!r}")
+    return seconds
+
+
 def positive(text: str) -> int:
     """Read a whole number from 1 on."""
     if not text.strip().isascii() or not text.strip().isdigit() or int(text) < 1:
@@ -217,7 +263,7 @@ def add_request_timeout(parser: Parser, default: float) -> None:
     parser.option(
         "--request-timeout",
         metavar="TIME",
-        read=duration,
+        read=some_time,
         default=default,
         shown=f"{default:g}s",
         help="how long to wait for the service to answer",

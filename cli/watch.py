@@ -41,7 +41,7 @@ def register(commands: "Commands[Parser]") -> None:
     parser = commands.add_parser(
         "watch", help="what happens, as it happens", summary=SUMMARY, notes=NOTES, examples=EXAMPLES
     )
-    parser.add_argument("name", metavar="NAME", nargs="?", help="tell only of this name")
+    parser.name("tell only of this name", required=False)
     add_endpoints(parser)
     parser.option("--namespace", metavar="NAME", read=word, default="default", help="tell only of this namespace")
     parser.switch("--all", help="tell of every namespace, and of sessions")

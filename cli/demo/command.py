@@ -5,10 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NoReturn, Self
 
@@ -19,6 +17,7 @@ from ..local_cluster import ClusterFailed, LocalCluster
 from ..options import Commands, Parser, add_json, duration
 from ..output import complain, print_json
 from ..server import require_server
+from ..temporary import Made, temporary_directory
 from .contender import NAMESPACE
 from .ledger import ENTER, LedgerReader, Verdict, judge
 from .story import Story
@@ -89,33 +88,39 @@ def run(options: argparse.Namespace) -> int:
     if not SECONDS_MIN <= options.seconds <= SECONDS_MAX:
         options.parser.error(f"--seconds is from {SECONDS_MIN:g} to {SECONDS_MAX:g}, not {options.seconds:g}")
     require_server("lessor demo")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    story = Story(silent=options.json)
     signal.signal(signal.SIGALRM, _too_long)
     signal.alarm(END_AFTER_S + int(options.seconds))
-    story = Story(silent=options.json)
-    cluster = LocalCluster(3, Path(tempfile.mkdtemp(prefix="lessor-demo-")), name="demo")
-    kept = False
     try:
-        with cluster, Contenders(cluster) as contenders:
-            demo = Demo(cluster, contenders, story, options.seconds)
-            summary = demo.run()
-        kept = summary.kept
+        with temporary_directory("lessor-demo-") as made:
+            summary = _run(made, story, options.seconds)
     except KeyboardInterrupt as interrupt:
-        kept = True  # nothing is known to be broken, so nothing is kept to be looked at
-        story.end()
         complain("demo", "interrupted; every process has ended")
-        return exit_codes.SIGNALLED + (interrupt.args[0] if interrupt.args else signal.SIGINT)
+        return exit_codes.of_interrupt(interrupt)
     except LessorError as error:
-        story.end()
         complain("demo", str(error))
         return exit_codes.FAILED
     finally:
         signal.alarm(0)
-        cluster.remove_directory() if kept else complain("demo", f"logs and data are kept in {cluster.directory}")
     if options.json:
         print_json(asdict(summary))
     return exit_codes.OK if summary.kept else exit_codes.FAILED
+
+
+def _run(made: Made, story: Story, seconds: float) -> "Summary":
+    """Run the demo in a directory, which is kept to be looked at if a promise was broken, or might have been."""
+    try:
+        with LocalCluster(3, made.path, name="demo") as cluster, Contenders(cluster) as contenders:
+            summary = Demo(cluster, contenders, story, seconds).run()
+        made.keep = not summary.kept
+    except Exception:
+        made.keep = True
+        raise
+    finally:
+        story.end()
+        if made.keep:
+            complain("demo", f"logs and data are kept in {made.path}")
+    return summary
 
 
 class Contenders:
@@ -328,10 +333,6 @@ def _per_bar(moments_ns: list[int], from_ns: int, to_ns: int) -> list[int]:
         if first <= moment // bar_ns < first + len(counts):
             counts[moment // bar_ns - first] += 1
     return counts
-
-
-def _interrupt(number: int, _frame: Any) -> NoReturn:
-    raise KeyboardInterrupt(number)
 
 
 def _too_long(_number: int, _frame: Any) -> NoReturn:

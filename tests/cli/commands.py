@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -83,6 +84,11 @@ def written(path: Path) -> str:
         return text if text.endswith("\n") else None
 
     return until(whole, f"{path} is written")
+
+
+def heed_ctrl_c() -> None:
+    """Undo, between fork and exec, what a shell does to a command in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def gone(pid: int) -> bool:

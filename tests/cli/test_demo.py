@@ -16,7 +16,7 @@ from lessor.cli.demo.ledger import Ledger, LedgerReader, Record, Verdict, judge
 from lessor.cli.demo.story import Story
 
 from ..support.waiting import until
-from .commands import finish, lessor_process, of_this_machine
+from .commands import finish, heed_ctrl_c, lessor_process, of_this_machine
 
 MS = 1_000_000
 
@@ -222,4 +222,15 @@ def test_whatever_ends_the_demo_ends_all_of_it(number: signal.Signals, tmp_path:
     if number == signal.SIGKILL:
         return  # nobody is left to clean up
     assert code == exit_codes.SIGNALLED + number
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.system
+def test_ctrl_c_as_soon_as_its_directory_is_there_leaves_nothing(tmp_path: Path) -> None:
+    process = lessor_process("demo", env=os.environ | {"TMPDIR": str(tmp_path)}, preexec_fn=heed_ctrl_c)
+    until(lambda: list(tmp_path.iterdir()), "the directory is there", every=0)
+    process.send_signal(signal.SIGINT)
+    done = finish(process)
+    assert done.code == exit_codes.INTERRUPTED
+    assert done.err == "lessor demo: interrupted; every process has ended\n"
     assert list(tmp_path.iterdir()) == []

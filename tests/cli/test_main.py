@@ -15,7 +15,7 @@ from lessor.client.errors import AcquireTimeout, ServiceBusy, Unavailable
 from lessor.core.errors import BadRequest, Corrupt, ForeignDatabase
 from lessor.transport.ports import AddressInUse
 
-from .commands import Run, finish, lessor_process, read_until, run_process
+from .commands import Run, finish, heed_ctrl_c, lessor_process, read_until, run_process
 
 NOBODY = "tcp://127.0.0.1:9"
 
@@ -97,11 +97,6 @@ def test_ctrl_c_ends_a_command_quietly_however_early_it_comes(loaded: str) -> No
     done = finish(process)
     assert done.code == exit_codes.INTERRUPTED
     assert [line for line in done.err.splitlines() if not line.startswith(("import time:", "lessor watch: "))] == []
-
-
-def heed_ctrl_c() -> None:
-    """Undo what a shell does to a command in the background."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_the_installed_command_is_there() -> None:
