@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..core import limits
+from ..core.checks import check
 from ..core.commands import (
     FOREVER,
     Claim,
@@ -21,7 +22,6 @@ from ..core.commands import (
     Release,
     Renew,
     Resource,
-    check,
 )
 from ..core.results import ClaimPage, Denied, Released
 from ..transport.endpoints import parse_list

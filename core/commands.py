@@ -1,19 +1,36 @@
-"""The commands that clients may have chosen into the log, and the check that none of them is wrong in itself."""
+"""The commands that clients may have chosen into the log."""
 
 from dataclasses import dataclass
 from typing import Annotated, Final
 
 from . import limits
 from .encoding import INT_MAX, MaxBytes, MaxItems, wire
-from .errors import BadRequest
+from .resources import Mode, Name, Path, Resource
 
-Name = Annotated[str, MaxBytes(limits.NAME_BYTES_MAX)]
+__all__ = ["Mode", "Name", "Path", "Resource"]
+
 Namespace = Annotated[str, MaxBytes(limits.NAMESPACE_BYTES_MAX)]
 Holder = Annotated[str, MaxBytes(limits.HOLDER_BYTES_MAX)]
-Path = Annotated[tuple[Name, ...], MaxItems(32)]
+Data = Annotated[bytes, MaxBytes(limits.DATA_BYTES_MAX)]
+Key = Annotated[bytes, MaxBytes(limits.SESSION_KEY_BYTES)]
+Description = Annotated[str, MaxBytes(limits.DESCRIPTION_BYTES_MAX)]
+Reason = Annotated[str, MaxBytes(limits.DESCRIPTION_BYTES_MAX)]
+Resources = Annotated[tuple[Resource, ...], MaxItems(limits.RESOURCES_PER_CLAIM_MAX)]
 
 FOREVER: Final = INT_MAX
 """A wait without end, as the value of `wait_ms`."""
+KEEP: Final = INT_MAX - 1
+"""As the value of a field that is to stay as it is."""
+ANY_VERSION: Final = INT_MAX
+"""A register is written whatever its version is."""
+DEFAULT_NAMESPACE: Final = "default"
+
+ATTACH_STEP: Final = 2**40
+"""The requests of a session that was attached n times are numbered from n times this on: so whoever had it before can
+be told by the numbers of his requests."""
+
+
+# --- sessions --------------------------------------------------------------------------------------------------------
 
 
 @wire(40)
@@ -21,9 +38,25 @@ FOREVER: Final = INT_MAX
 class OpenSession:
     """Open the session of the client that drew `key`; a repetition answers with the same session."""
 
-    key: Annotated[bytes, MaxBytes(limits.SESSION_KEY_BYTES)]
+    key: Key
     timeout_ms: int
-    description: Annotated[str, MaxBytes(limits.DESCRIPTION_BYTES_MAX)]
+    description: Description
+    namespace: Namespace = DEFAULT_NAMESPACE
+
+
+@wire(51)
+@dataclass(frozen=True, slots=True)
+class AttachSession:
+    """Take the session over, for its `attach`-th time, with the key that it was opened with (YDB).
+
+    Whoever had it before is told that it was stolen: his requests bear smaller numbers. A repetition answers the same.
+    """
+
+    session: int
+    key: Key
+    attach: int
+    timeout_ms: int
+    description: Description
 
 
 @wire(41)
@@ -40,12 +73,15 @@ class Ping:
     claims: Annotated[tuple[int, ...], MaxItems(limits.CLAIMS_PER_PING_MAX)]
 
 
-@wire(43)
+@wire(52)
 @dataclass(frozen=True, slots=True)
-class Resource:
-    """What a claim asks for: a path of segments in the claim's namespace. A plain name is a path of one segment."""
+class KeepAlive:
+    """Many pings as one command, made by the gateway: session, request's number and `acked_below` of each in turn."""
 
-    path: Path
+    pings: Annotated[tuple[int, ...], MaxItems(3 * limits.PINGS_FOLDED_MAX)]
+
+
+# --- claims ----------------------------------------------------------------------------------------------------------
 
 
 @wire(44)
@@ -54,15 +90,19 @@ class Claim:
     """Ask for the resources, all at once: granted when nothing conflicting stands before it in any queue.
 
     `ttl_ms` 0: lives as long as its session. `wait_ms` 0: now or not at all. `detached`: not owned by the session.
+    `max_hold_ms` 0: no bound. `chain`: which flow of control of the session asks, and stands still until it is granted
+    (0: none does, so that it takes part in no deadlock).
     """
 
     namespace: Namespace
-    resources: Annotated[tuple[Resource, ...], MaxItems(1)]
+    resources: Resources
     holder: Holder
-    data: Annotated[bytes, MaxBytes(limits.DATA_BYTES_MAX)]
+    data: Data
     ttl_ms: int
     wait_ms: int
     detached: bool
+    max_hold_ms: int = 0
+    chain: int = 0
 
 
 @wire(45)
@@ -71,6 +111,22 @@ class Cancel:
     """Withdraw a claim, whether it still waits or was granted meanwhile."""
 
     claim: int
+
+
+@wire(53)
+@dataclass(frozen=True, slots=True)
+class Amend:
+    """Change a claim in its place: fewer units, from writing to reading, other data, another patience; never more.
+
+    `count` KEEP: as it is. `wait_ms` counts anew for one that waits (KEEP: goes on, 0: now or never).
+    """
+
+    claim: int
+    count: int = KEEP
+    to_read: bool = False
+    wait_ms: int = KEEP
+    new_data: bool = False
+    data: Data = b""
 
 
 @wire(46)
@@ -90,10 +146,205 @@ class Release:
     token: int
 
 
+@wire(54)
+@dataclass(frozen=True, slots=True)
+class Break:
+    """An operator ends the grant of `token`; its holder is told the reason."""
+
+    token: int
+    reason: Reason
+
+
+@wire(55)
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Make the grant of `token` this session's own; whoever had it is told."""
+
+    token: int
+
+
+# --- semaphores and pins ---------------------------------------------------------------------------------------------
+
+
+@wire(56)
+@dataclass(frozen=True, slots=True)
+class CreateSemaphore:
+    """Make a semaphore of `limit` units that stays until it is deleted."""
+
+    namespace: Namespace
+    path: Path
+    limit: int
+    data: Data
+
+
+@wire(57)
+@dataclass(frozen=True, slots=True)
+class UpdateSemaphore:
+    """Replace the data of a semaphore."""
+
+    namespace: Namespace
+    path: Path
+    data: Data
+
+
+@wire(58)
+@dataclass(frozen=True, slots=True)
+class DeleteSemaphore:
+    """Remove a semaphore; with `force` also while it is held or waited for: holders and waiters are told."""
+
+    namespace: Namespace
+    path: Path
+    force: bool
+
+
+@wire(59)
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Have no lease on this path expire while `entity` pins it, whoever holds it, now or later (Juju)."""
+
+    namespace: Namespace
+    path: Path
+    entity: Name
+
+
+@wire(150)
+@dataclass(frozen=True, slots=True)
+class Unpin:
+    """Take the pin of `entity` away; a lease that is overdue ends at once."""
+
+    namespace: Namespace
+    path: Path
+    entity: Name
+
+
+# --- namespaces ------------------------------------------------------------------------------------------------------
+
+
+@wire(151)
+@dataclass(frozen=True, slots=True)
+class NamespaceConfig:
+    """How the claims of a namespace are treated. 0 stands for no such rule; KEEP, in a change, for what it was."""
+
+    default_ttl_ms: int = 0
+    ttl_max_ms: int = 0
+    session_grace_ms: int = 0
+    lock_delay_ms: int = 0
+    claims_max: int = 0
+
+
+@wire(152)
+@dataclass(frozen=True, slots=True)
+class CreateNamespace:
+    """Make a namespace with a config of its own."""
+
+    name: Namespace
+    config: NamespaceConfig
+
+
+@wire(153)
+@dataclass(frozen=True, slots=True)
+class AlterNamespace:
+    """Change the config of a namespace."""
+
+    name: Namespace
+    config: NamespaceConfig
+
+
+@wire(154)
+@dataclass(frozen=True, slots=True)
+class DropNamespace:
+    """Remove a namespace; with `force` also what is in it."""
+
+    name: Namespace
+    force: bool
+
+
+# --- registers and transactions --------------------------------------------------------------------------------------
+
+
+@wire(155)
+@dataclass(frozen=True, slots=True)
+class PutRegister:
+    """Write the register of a path, if the grant of `token` covers it and it has this version (0: none)."""
+
+    namespace: Namespace
+    path: Path
+    token: int
+    version: int
+    data: Data
+
+
+@wire(156)
+@dataclass(frozen=True, slots=True)
+class EraseRegister:
+    """Remove the register of a path, on the conditions of `PutRegister`."""
+
+    namespace: Namespace
+    path: Path
+    token: int
+    version: int
+
+
+@wire(157)
+@dataclass(frozen=True, slots=True)
+class HeldBy:
+    """Check that a holder of this name holds the path (Juju's trapdoor: *only if X still holds Y*)."""
+
+    namespace: Namespace
+    path: Path
+    holder: Holder
+
+
+@wire(158)
+@dataclass(frozen=True, slots=True)
+class TokenHeld:
+    """Check that the grant of this token is held."""
+
+    token: int
+
+
+@wire(159)
+@dataclass(frozen=True, slots=True)
+class Unheld:
+    """Check that nobody holds the path, a part of it, or what it is a part of."""
+
+    namespace: Namespace
+    path: Path
+
+
+@wire(160)
+@dataclass(frozen=True, slots=True)
+class RegisterIs:
+    """Check that the register has this version (0: there is none)."""
+
+    namespace: Namespace
+    path: Path
+    version: int
+
+
+Check = HeldBy | TokenHeld | Unheld | RegisterIs
+Step = PutRegister | EraseRegister | Release | Renew | Pin | Unpin | UpdateSemaphore
+
+
+@wire(161)
+@dataclass(frozen=True, slots=True)
+class Transact:
+    """Carry out the steps if every check holds and every step can be carried out; otherwise do nothing at all.
+
+    All are looked at before the first is carried out, so no two steps may touch the same thing (as in etcd).
+    """
+
+    checks: Annotated[tuple[Check, ...], MaxItems(limits.TRANSACTION_ITEMS_MAX)]
+    steps: Annotated[tuple[Step, ...], MaxItems(limits.TRANSACTION_ITEMS_MAX)]
+
+
+# --- looking ---------------------------------------------------------------------------------------------------------
+
+
 @wire(48)
 @dataclass(frozen=True, slots=True)
 class Describe:
-    """Who holds the resource, and who waits for it; read in the order of the log."""
+    """Who holds the resource or overlaps it, who waits, and all that is known of it; read in the order of the log."""
 
     namespace: Namespace
     path: Path
@@ -109,10 +360,95 @@ class ListClaims:
     limit: int
 
 
-Operation = OpenSession | CloseSession | Ping | Claim | Cancel | Renew | Release | Describe | ListClaims
-REPEATABLE = (OpenSession, CloseSession, Ping, Describe, ListClaims)
+@wire(162)
+@dataclass(frozen=True, slots=True)
+class Validate:
+    """Whether the grant of `token` is held (Chubby's CheckSequencer)."""
+
+    token: int
+
+
+@wire(163)
+@dataclass(frozen=True, slots=True)
+class GetRegister:
+    """What the register of a path holds."""
+
+    namespace: Namespace
+    path: Path
+
+
+@wire(164)
+@dataclass(frozen=True, slots=True)
+class DescribeNamespace:
+    """The config of a namespace, and how much is in it."""
+
+    name: Namespace
+
+
+@wire(165)
+@dataclass(frozen=True, slots=True)
+class ListRecords:
+    """A page of the records of one kind (`results.LISTED`) in a namespace ("" for all), after number `after`."""
+
+    kind: Annotated[str, MaxBytes(32)]
+    namespace: Namespace
+    after: int
+    limit: int
+
+
+@wire(166)
+@dataclass(frozen=True, slots=True)
+class ReadEvents:
+    """A page of the events after revision `after` that concern a path, or with `below` also what lies under it.
+
+    "" as namespace: all events.
+    """
+
+    namespace: Namespace
+    path: Path
+    below: bool
+    after: int
+    limit: int
+
+
+Look = Describe | ListClaims | Validate | GetRegister | DescribeNamespace | ListRecords | ReadEvents
+Operation = (
+    OpenSession
+    | AttachSession
+    | CloseSession
+    | Ping
+    | KeepAlive
+    | Claim
+    | Cancel
+    | Amend
+    | Renew
+    | Release
+    | Break
+    | Adopt
+    | CreateSemaphore
+    | UpdateSemaphore
+    | DeleteSemaphore
+    | Pin
+    | Unpin
+    | CreateNamespace
+    | AlterNamespace
+    | DropNamespace
+    | PutRegister
+    | EraseRegister
+    | Transact
+    | Describe
+    | ListClaims
+    | Validate
+    | GetRegister
+    | DescribeNamespace
+    | ListRecords
+    | ReadEvents
+)
+LOOKS: Final = (Describe, ListClaims, Validate, GetRegister, DescribeNamespace, ListRecords, ReadEvents)
+"""Operations that change nothing."""
+REPEATABLE: Final = (OpenSession, AttachSession, CloseSession, Ping, KeepAlive, *LOOKS)
 """Operations that may run twice without harm, so that no answer of theirs is kept for retries."""
-SESSIONLESS = (OpenSession, Describe, ListClaims)
+SESSIONLESS: Final = (OpenSession, AttachSession, KeepAlive, *LOOKS)
 """Operations that need no session."""
 
 
@@ -122,7 +458,7 @@ class Command:
     """An operation in the log: by whose session, under which number (retries carry the same), answered to which tag.
 
     The session has seen the answers to all its numbers below `acked_below`. The tag is meaningful only to the gateway
-    of the leader that proposed the command.
+    of the leader that proposed the command. `strict`: a namespace is not made by being used.
     """
 
     tag: int
@@ -130,98 +466,4 @@ class Command:
     number: int
     acked_below: int
     operation: Operation
-
-
-def check(operation: Operation) -> None:
-    """Raise what is wrong with an operation in itself, whatever the state of the service.
-
-    Raises:
-        BadRequest: a name, size or duration is out of bounds; the text names the bound.
-    """
-    match operation:
-        case OpenSession(key, timeout_ms, description):
-            if description:
-                _check_text("a description", description, limits.DESCRIPTION_BYTES_MAX)
-            if len(key) != limits.SESSION_KEY_BYTES:
-                raise BadRequest(f"a session key has {limits.SESSION_KEY_BYTES} bytes, not {len(key)}")
-            _within("session timeout", timeout_ms, limits.SESSION_TIMEOUT_MS_MIN, limits.SESSION_TIMEOUT_MS_MAX)
-        case Claim():
-            _check_namespace(operation.namespace)
-            if len(operation.resources) != 1:
-                raise BadRequest(f"a claim needs a resource, and no more than one, not {len(operation.resources)}")
-            for resource in operation.resources:
-                _check_path(resource.path)
-            check_holder(operation.holder)
-            if len(operation.data) > limits.DATA_BYTES_MAX:
-                raise BadRequest(f"data of {len(operation.data)} bytes is more than {limits.DATA_BYTES_MAX}")
-            if operation.ttl_ms:
-                _within("ttl", operation.ttl_ms, limits.TTL_MS_MIN, limits.TTL_MS_MAX)
-            elif operation.detached:
-                raise BadRequest("a detached claim needs a ttl: nothing else would ever end it")
-            if operation.wait_ms != FOREVER:
-                _within("wait", operation.wait_ms, 0, limits.WAIT_MS_MAX)
-        case Ping(claims):
-            for claim in claims:
-                _check_number("claim", claim)
-            if len(claims) > limits.CLAIMS_PER_PING_MAX:
-                raise BadRequest(f"a ping asks for at most {limits.CLAIMS_PER_PING_MAX} claims, not {len(claims)}")
-        case Cancel(claim):
-            _check_number("claim", claim)
-        case Release(token):
-            _check_number("token", token)
-        case Renew(token, ttl_ms):
-            _check_number("token", token)
-            if ttl_ms:
-                _within("ttl", ttl_ms, limits.TTL_MS_MIN, limits.TTL_MS_MAX)
-        case Describe(namespace, path):
-            _check_namespace(namespace)
-            _check_path(path)
-        case ListClaims(namespace, after, limit):
-            if namespace:
-                _check_namespace(namespace)
-            _check_number("claim", after)
-            _within("page size", limit, 1, limits.LIST_PAGE_MAX, unit="")
-        case _:
-            pass
-
-
-def check_holder(holder: str) -> None:
-    """Raise if a holder's name is empty, too long or not printable.
-
-    Raises:
-        BadRequest: with the reason.
-    """
-    _check_text("a holder's name", holder, limits.HOLDER_BYTES_MAX)
-
-
-def _check_number(what: str, number: int) -> None:
-    if not 0 <= number <= INT_MAX:
-        raise BadRequest(f"the number of a {what} is from 0 to {INT_MAX}, not {number}")
-
-
-def _check_namespace(namespace: str) -> None:
-    _check_text("a namespace", namespace, limits.NAMESPACE_BYTES_MAX)
-
-
-def _check_path(path: tuple[str, ...]) -> None:
-    if len(path) != 1:
-        raise BadRequest(f"a resource is named by one segment, not {len(path)}")
-    _check_text("a name", path[0], limits.NAME_BYTES_MAX)
-
-
-def _check_text(what: str, text: str, bytes_max: int) -> None:
-    if not text:
-        raise BadRequest(f"{what} must not be empty")
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError:
-        raise BadRequest(f"{what} must be valid Unicode text") from None
-    if size > bytes_max:
-        raise BadRequest(f"{what} may have {bytes_max} bytes in UTF-8, not {size}")
-    if not text.isprintable():
-        raise BadRequest(f"{what} must be printable: {text[:40]!r}")
-
-
-def _within(what: str, value: int, low: int, high: int, unit: str = " ms") -> None:
-    if not low <= value <= high:
-        raise BadRequest(f"a {what} is from {low}{unit} to {high}{unit}, not {value}{unit}")
+    strict: bool = False

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 
 from . import limits
 from .ballot import NO_BALLOT
-from .commands import Command, check
+from .checks import check
+from .commands import AttachSession, Command, KeepAlive, Ping
 from .effects import Address, Connection, Effects, Role
 from .encoding import INT_MAX, encode
 from .errors import BadRequest
 from .learner import Applied, Summary
 from .messages import Leadership, Submit, Tick
-from .requests import Answer, Busy, Counter, Redirect, Rejected, Request, StatusAnswer, StatusRequest
+from .requests import Answer, Busy, Counter, Redirect, Rejected, Request, SessionStolen, StatusAnswer, StatusRequest
+from .results import FAILURES, SESSION_EXPIRED, SESSION_STOLEN, Failed, KeptAlive, Pong, Result, SessionOpened
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class NodeFacts:
     cluster: str
     version: str
     endpoints: dict[int, str]  # where clients reach each member
+    strict: bool = False  # whether a namespace is not made by being used
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,21 @@ class _Pending:
     connection: Connection
     number: int
     size: int
+    robbed: Connection | None = None  # who had the session that is being attached
+
+
+@dataclass(frozen=True, slots=True)
+class _Sign:
+    """A sign of life that waits for others, to travel with them as one command."""
+
+    connection: Connection
+    session: int
+    number: int
+    acked_below: int
+
+
+_ENDED = {0: SESSION_EXPIRED, 1: SESSION_STOLEN}
+"""What `KeptAlive` says of a session that does not live on for this client."""
 
 
 class Gateway:
@@ -66,6 +84,10 @@ class Gateway:
         self.counters: tuple[Counter, ...] = ()
         self._last_tag = 0
         self._pending: dict[int, _Pending] = {}
+        self._signs: list[_Sign] = []
+        self._folded: dict[int, list[_Sign]] = {}  # by the tag of the command that carries them
+        self._fold_at_ms: int | None = None
+        self._now_ms = 0
         self._pending_bytes = 0
         self._commands: list[bytes] = []
         self._connections: OrderedDict[int, Connection] = OrderedDict()  # by session, for pushes
@@ -85,7 +107,9 @@ class Gateway:
                 self._request(connection, request, effects)
             case Applied():
                 self._applied(message, effects)
-            case Tick():
+            case Tick(now_ms):
+                self._now_ms = now_ms
+                self._fold()
                 if self._commands:
                     submit = Submit(self.leadership.ballot, tuple(self._commands))
                     self._commands = []
@@ -113,8 +137,18 @@ class Gateway:
         except BadRequest as error:
             effects.send(connection, Rejected(request.number, str(error)))
             return
+        if isinstance(request.operation, Ping) and not request.operation.claims and request.session:
+            self._take_sign(connection, request, effects)
+            return
         command = encode(
-            Command(self._last_tag + 1, request.session, request.number, request.acked_below, request.operation)
+            Command(
+                self._last_tag + 1,
+                request.session,
+                request.number,
+                request.acked_below,
+                request.operation,
+                self.facts.strict,
+            )
         )
         too_many = len(self._pending) >= limits.GATEWAY_IN_FLIGHT_MAX
         if too_many or self._pending_bytes + len(command) > limits.GATEWAY_IN_FLIGHT_BYTES_MAX:
@@ -122,11 +156,41 @@ class Gateway:
             effects.send(connection, Busy(request.number))
             return
         self._last_tag += 1
-        self._pending[self._last_tag] = _Pending(connection, request.number, len(command))
+        robbed = None
+        if isinstance(request.operation, AttachSession):
+            robbed = self._connections.get(request.operation.session)
+        self._pending[self._last_tag] = _Pending(connection, request.number, len(command), robbed)
         self._pending_bytes += len(command)
         self._commands.append(command)
         if request.session:
             self._remember(request.session, connection)
+
+    def _take_sign(self, connection: Connection, request: Request, effects: Effects) -> None:
+        """Let a ping that asks for nothing wait for others a while."""
+        if len(self._signs) + len(self._pending) >= limits.GATEWAY_IN_FLIGHT_MAX:
+            self.busy += 1
+            effects.send(connection, Busy(request.number))
+            return
+        self._signs.append(_Sign(connection, request.session, request.number, request.acked_below))
+        self._remember(request.session, connection)
+        if self._fold_at_ms is None:
+            self._fold_at_ms = self._now_ms + limits.PING_FOLD_MS
+
+    def _fold(self) -> None:
+        """Put the signs of life that have waited long enough into one command."""
+        while self._signs and (self._now_ms >= (self._fold_at_ms or 0) or len(self._signs) >= limits.PINGS_FOLDED_MAX):
+            signs, self._signs = self._signs[: limits.PINGS_FOLDED_MAX], self._signs[limits.PINGS_FOLDED_MAX :]
+            self._last_tag += 1
+            self._folded[self._last_tag] = signs
+            pings = tuple([part for sign in signs for part in (sign.session, sign.number, sign.acked_below)])
+            self._commands.append(encode(Command(self._last_tag, 0, 0, 0, KeepAlive(pings), self.facts.strict)))
+        if not self._signs:
+            self._fold_at_ms = None
+
+    @property
+    def wake_at_ms(self) -> int | None:
+        """When on the node's monotonic clock this core wants its next tick, if no message comes before."""
+        return self._fold_at_ms
 
     def _remember(self, session: int, connection: Connection) -> None:
         self._connections[session] = connection
@@ -143,19 +207,37 @@ class Gateway:
                 self._pending_bytes -= pending.size
                 self.answered += 1
                 effects.send(pending.connection, Answer(pending.number, applied.clock_ms, result))
+                if isinstance(result, SessionOpened) and pending.robbed not in (None, pending.connection):
+                    assert pending.robbed is not None
+                    self._connections[result.session] = pending.connection
+                    effects.send(pending.robbed, SessionStolen(result.session, result.attach))
+            elif isinstance(result, KeptAlive):
+                self._answer_signs(self._folded.pop(tag, []), result, applied.clock_ms, effects)
         for notice in applied.notices:
             connection = self._connections.get(notice.session)
             if connection is not None:
                 effects.send(connection, notice)
+
+    def _answer_signs(self, signs: list[_Sign], kept: KeptAlive, clock_ms: int, effects: Effects) -> None:
+        for sign, expires_at_ms in zip(signs, kept.expires_at_ms, strict=True):
+            self.answered += 1
+            result: Result = Pong(expires_at_ms, ())
+            if expires_at_ms in _ENDED:
+                code = _ENDED[expires_at_ms]
+                result = Failed(code, FAILURES[code])
+            effects.send(sign.connection, Answer(sign.number, clock_ms, result))
 
     def _change_leadership(self, leadership: Leadership, effects: Effects) -> None:
         if leadership.ballot != self.leadership.ballot or leadership.leader != self.leadership.leader:
             self.leadership = leadership
             for pending in self._pending.values():
                 effects.send(pending.connection, self._redirect(pending.number, indefinite=True))
+            for sign in (*(sign for signs in self._folded.values() for sign in signs), *self._signs):
+                effects.send(sign.connection, self._redirect(sign.number, indefinite=True))
             self._pending = {}
             self._pending_bytes = 0
             self._commands = []
+            self._signs, self._folded, self._fold_at_ms = [], {}, None
             self._connections = OrderedDict()
         self.leadership = leadership
 

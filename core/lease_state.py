@@ -1,86 +1,81 @@
-"""The replicated state machine: the lease clock, the sessions, the claims and their queues (DESIGN §5 and §6).
+"""The replicated state machine: the lease clock, and the parts of the state that a command is carried out on.
 
-Everything here is a function of the log. Laws it keeps:
+Everything here is a function of the log. Laws it keeps (DESIGN §5 and §6):
 - a batch of another term than the highest `Lead` before it has no effect at all, nor has a `Lead` below that one;
 - what is due at or before a batch's stamp ends before the batch's own commands, in the order of deadlines;
-- a grant ends early only by its holder, or with its session where it has no ttl to honour (P4);
+- a grant ends early only by its holder or an operator, or with its session where it has no ttl to honour (P4);
 - no token is used twice, and every token is larger than all before it (P5);
-- claims on one resource are granted in the order of the log (P7), and a claim that ended stands in no queue (P10).
+- claims that overlap are granted in the order of the log (P7), and a claim that ended stands in no queue (P10).
 """
 
-import heapq
-import itertools
-from collections import OrderedDict
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import limits
 from .ballot import NO_BALLOT
+from .book import Book, Outcome, failed
+from .claims import Claims
 from .commands import (
-    FOREVER,
+    LOOKS,
+    Adopt,
+    AlterNamespace,
+    Amend,
+    AttachSession,
+    Break,
     Cancel,
     Claim,
     CloseSession,
     Command,
-    Describe,
-    ListClaims,
+    CreateNamespace,
+    CreateSemaphore,
+    DeleteSemaphore,
+    DropNamespace,
+    EraseRegister,
+    KeepAlive,
     OpenSession,
     Operation,
+    Pin,
     Ping,
+    PutRegister,
     Release,
     Renew,
+    Transact,
+    Unpin,
+    UpdateSemaphore,
 )
 from .consistency import check_records
-from .encoding import INT_MAX, decode, dumps, from_list, loads, to_list
+from .deadlines import NAME_OPENS, SESSION_ENDS, Deadline, Deadlines
+from .deadlocks import Deadlocks
+from .encoding import decode, dumps, from_list, loads, to_list
 from .entries import Batch, Entry, Lead, NoOp
 from .errors import Corrupt, InvariantBroken, Malformed
-from .events import Event
-from .listing import cut_page, numbers_after
-from .records import ClaimRecord, KeptReply, SessionRecord, StateHeader
-from .requests import Notice
+from .lapses import Lapses
+from .looks import Looks
+from .namespaces import Namespaces
+from .pins import Pins
+from .records import RECORD_KINDS, ClaimRecord, SessionRecord, StateHeader
+from .registers import Registers
 from .results import (
-    FAILURES,
-    NO_TTL,
+    NAMESPACE_IN_USE,
+    NO_SUCH_NAMESPACE,
     SESSION_EXPIRED,
-    STALE_NUMBER,
-    TOO_MANY,
+    SESSION_STOLEN,
     Cancelled,
-    ClaimInfo,
     ClaimPage,
-    ClaimPhase,
     ClaimStatus,
-    Denied,
-    Failed,
+    Done,
+    KeptAlive,
     NotHeld,
     Pong,
     Released,
-    Renewed,
     Result,
     SessionClosed,
-    SessionOpened,
 )
+from .semaphores import Semaphores
+from .sessions import Session, Sessions
+from .transactions import Transactions
 
-LEASE_ENDS, WAIT_ENDS, SESSION_ENDS = 0, 1, 2  # at the same millisecond a lease ends first: its waiter gets its turn
-
-QueueKey = tuple[str, tuple[str, ...]]  # namespace and path
-
-
-@dataclass(slots=True)
-class Session:
-    """A client's session, with what is derived from the claims: which of them are its own."""
-
-    record: SessionRecord
-    replies: dict[int, Result] = field(default_factory=dict)
-    claims: dict[int, None] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What one entry brought about, beside the new state."""
-
-    answers: list[tuple[int, Result]] = field(default_factory=list)
-    notices: list[Notice] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
+__all__ = ["LeaseState", "Outcome", "Session"]
 
 
 class LeaseState:
@@ -89,16 +84,48 @@ class LeaseState:
     def __init__(self, header: StateHeader | None = None) -> None:
         """Start with nothing held, or with a header to which sessions and claims are then restored."""
         self.header = header if header is not None else StateHeader()
-        self.changed_sessions: dict[int, None] = {}
-        self.changed_claims: dict[int, None] = {}
-        self._sessions: dict[int, Session] = {}
-        self._session_by_key: dict[bytes, int] = {}
-        self._claims: dict[int, ClaimRecord] = {}  # in the order of their numbers, which is the order of arrival
-        self._numbers: list[int] = []  # the same order, to begin a page in the middle; some may have ended
-        self._claim_by_token: dict[int, int] = {}
-        self._queues: dict[QueueKey, OrderedDict[int, None]] = {}
-        self._deadlines: list[tuple[int, int, int]] = []  # a heap; entries that no longer hold are skipped
-        self._outcome = Outcome()
+        self.book = Book(self.header)
+        self._deadlines = Deadlines()
+        self.namespaces = Namespaces(self.book)
+        self.lapses = Lapses(self.book)
+        self.pins = Pins(self.book)
+        self.sessions_open = Sessions(self.book, self._deadlines)
+        self.claims = Claims(self.book, self._deadlines, self.sessions_open, self.namespaces, self.lapses, self.pins)
+        self.semaphores = Semaphores(self.book, self.claims, self.namespaces)
+        self.registers = Registers(self.book, self.claims, self.namespaces)
+        self._deadlocks = Deadlocks(self.claims)
+        self._transactions = Transactions(self.claims, self.pins, self.registers, self.semaphores)
+        self.looks = Looks(
+            self.book,
+            self.sessions_open,
+            self.claims,
+            self.lapses,
+            self.pins,
+            self.semaphores,
+            self.registers,
+            self.namespaces,
+        )
+        self._strict = False
+        self._do: dict[type, Callable[[Any, Session], Result]] = {
+            Claim: lambda one, session: self.claims.claim(one, session, strict=self._strict),
+            Cancel: self._cancel,
+            Amend: self.claims.amend,
+            Renew: lambda one, _: self.claims.renew(one.token, one.ttl_ms),
+            Release: self._release,
+            Break: self._break,
+            Adopt: lambda one, session: self.claims.adopt(one.token, session),
+            CreateSemaphore: lambda one, _: self.semaphores.create(one, strict=self._strict),
+            UpdateSemaphore: lambda one, _: self.semaphores.update(one),
+            DeleteSemaphore: lambda one, _: self.semaphores.delete(one),
+            Pin: lambda one, _: self.pins.pin(one),
+            Unpin: self._unpin,
+            CreateNamespace: lambda one, _: self.namespaces.create(one),
+            AlterNamespace: lambda one, _: self.namespaces.alter(one),
+            DropNamespace: self._drop_namespace,
+            PutRegister: lambda one, _: self.registers.put(one),
+            EraseRegister: lambda one, _: self.registers.erase(one),
+            Transact: self._transact,
+        }
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -120,28 +147,26 @@ class LeaseState:
     @property
     def sessions(self) -> int:
         """How many sessions are open."""
-        return len(self._sessions)
+        return len(self.sessions_open)
 
     @property
     def held(self) -> int:
         """How many claims are granted."""
-        return len(self._claim_by_token)
+        return len(self.claims.by_token)
 
     @property
     def waiting(self) -> int:
         """How many claims wait."""
-        return len(self._claims) - len(self._claim_by_token)
+        return len(self.claims.all) - self.held
 
     def next_deadline_ms(self) -> int:
         """Return when on the lease clock the next thing is due, 0 if nothing is."""
-        while self._deadlines and self._outdated(*self._deadlines[0]):
-            heapq.heappop(self._deadlines)
-        return self._deadlines[0][0] if self._deadlines else 0
+        return self._deadlines.next_ms(self._outdated)
 
     # --- applying ----------------------------------------------------------------------------------------------------
 
     def apply(self, slot: int, entry: Entry, *, answering: bool = True) -> Outcome:
-        """Apply the entry of the next slot. Reads are carried out only where somebody waits for the answer.
+        """Apply the entry of the next slot. Looks are carried out only where somebody waits for the answer.
 
         Raises:
             InvariantBroken: the slot is not the next one, or the clock would go back.
@@ -151,12 +176,13 @@ class LeaseState:
         if slot != header.applied_upto + 1:
             raise InvariantBroken(f"slot {slot} cannot follow slot {header.applied_upto}")
         header.applied_upto = slot
-        self._outcome = outcome = Outcome()
+        self.book.outcome = outcome = Outcome()
         match entry:
             case Lead(ballot):
                 if ballot > header.term:
                     header.term = ballot
                     header.base_ms = header.clock_ms
+                    self._give_grace()
             case Batch(term, elapsed_ms, commands):
                 if term == header.term != NO_BALLOT:
                     self._advance_clock(header.base_ms + elapsed_ms)
@@ -167,11 +193,10 @@ class LeaseState:
                             outcome.answers.append((command.tag, result))
             case NoOp():
                 pass
-        if len(self._deadlines) > 2 * (len(self._claims) + len(self._sessions)) + 1000:
-            self._deadlines = [deadline for deadline in self._deadlines if not self._outdated(*deadline)]
-            heapq.heapify(self._deadlines)
-        if len(self._numbers) > 2 * len(self._claims) + 1000:
-            self._numbers = list(self._claims)
+        if len(self._deadlines) > 2 * (len(self.claims.all) + self.sessions + len(self.lapses)) + 1000:
+            self._deadlines.weed(self._outdated)
+        self.claims.weed()
+        self.looks.history.extend(outcome.events)
         return outcome
 
     def _read(self, data: bytes) -> Command:
@@ -185,63 +210,41 @@ class LeaseState:
 
     def _execute(self, command: Command, answering: bool) -> Result:  # noqa: FBT001 - private
         operation = command.operation
+        if isinstance(operation, LOOKS):
+            return self.looks.answer(operation) if answering else ClaimPage((), 0, 0)
         match operation:
             case OpenSession():
-                return self._open_session(operation)
-            case Describe() | ListClaims():
-                return self._read_claims(operation) if answering else ClaimPage((), 0, 0)
+                if command.strict and not self.namespaces.created(operation.namespace):
+                    return failed(NO_SUCH_NAMESPACE, f"there is no namespace {operation.namespace!r}")
+                return self.sessions_open.open(operation)
+            case AttachSession():
+                return self.sessions_open.attach(operation)
+            case KeepAlive(pings):
+                return self._keep_alive(pings)
             case _:
                 pass
-        session = self._sessions.get(command.session)
+        session = self.sessions_open.get(command.session)
         if session is None:
-            return _failed(SESSION_EXPIRED)
-        self._touch(session, command.acked_below)
+            return failed(SESSION_EXPIRED)
+        if session.stolen_from(command.number):
+            return failed(SESSION_STOLEN)
+        self.sessions_open.touch(session, command.acked_below)
         match operation:
             case Ping(claims):
-                asked = dict.fromkeys(claims) if answering else {}
-                left = limits.WAITERS_COUNTED_MAX
-                status: list[ClaimStatus] = []
-                for claim in asked:
-                    status.append(self._status(claim, session, left))
-                    left = max(0, left - status[-1].waiters_ahead)
-                return Pong(session.record.expires_at_ms, tuple(status))
+                return self._ping(claims if answering else (), session)
             case CloseSession():
                 return SessionClosed(self._end_session(session, "session_closed"))
             case _:
-                return self._execute_once(command, session)
-
-    def _execute_once(self, command: Command, session: Session) -> Result:
-        number = command.number
-        if number < session.record.acked_below:
-            return _failed(STALE_NUMBER)
-        kept = session.replies.get(number)
-        if kept is not None:
-            return kept
-        record = session.record
-        if number < record.refused_below or len(session.replies) >= limits.REPLIES_PER_SESSION_MAX:
-            # nothing is kept of a refusal but this: a copy of the command that comes late must stay without effect
-            record.refused_below = max(record.refused_below, min(number + 1, INT_MAX))
-            return _failed(TOO_MANY)
-        result = self._carry_out(command.operation, session)
-        session.replies[number] = result
-        return result
+                kept = self.sessions_open.kept(session, command.number)
+                if kept is not None:
+                    return kept
+                self._strict = command.strict
+                result = self._carry_out(operation, session)
+                session.replies[command.number] = result
+                return result
 
     def _carry_out(self, operation: Operation, session: Session) -> Result:
-        match operation:
-            case Claim():
-                return self._claim(operation, session)
-            case Cancel(number):
-                return self._cancel(number, session)
-            case Renew(token, ttl_ms):
-                return self._renew(token, ttl_ms)
-            case Release(token):
-                claim = self._granted(token)
-                if claim is None:
-                    return NotHeld()
-                self._end_claim(claim, "released", notify=claim.session != session.record.session)
-                return Released()
-            case _:
-                raise InvariantBroken(f"{type(operation).__name__} is carried out elsewhere")
+        return self._do[type(operation)](operation, session)
 
     # --- time --------------------------------------------------------------------------------------------------------
 
@@ -249,314 +252,176 @@ class LeaseState:
         if clock_ms < self.header.clock_ms:
             raise InvariantBroken(f"the lease clock would go back from {self.header.clock_ms} to {clock_ms} ms")
         self.header.clock_ms = clock_ms
-        while self._deadlines and self._deadlines[0][0] <= clock_ms:
-            deadline_ms, kind, number = heapq.heappop(self._deadlines)
+        for deadline_ms, kind, number in self._deadlines.due(clock_ms):
             if kind == SESSION_ENDS:
-                session = self._sessions.get(number)
-                if session is None:
-                    continue
-                if session.record.expires_at_ms > deadline_ms:  # kept alive since
-                    heapq.heappush(self._deadlines, (session.record.expires_at_ms, SESSION_ENDS, number))
-                    continue
-                self._end_session(session, "session_expired")
-                continue
-            claim = self._claims.get(number)
-            if claim is None or (claim.token == 0) != (kind == WAIT_ENDS):
-                continue
-            if claim.ends_at_ms > deadline_ms:  # renewed since
-                heapq.heappush(self._deadlines, (claim.ends_at_ms, kind, number))
-                continue
-            self._end_claim(claim, "expired" if kind == LEASE_ENDS else "timed_out", notify=True)
+                self._session_due(number, deadline_ms)
+            elif kind == NAME_OPENS:
+                lapsed = self.lapses.opened(number)
+                if lapsed is not None:
+                    self.claims.open(lapsed.claim, lapsed.namespace, lapsed.resources)
+            else:
+                self.claims.due(number, kind, deadline_ms)
+        self.lapses.sweep()
 
-    def _outdated(self, deadline_ms: int, kind: int, number: int) -> bool:
+    def _session_due(self, number: int, deadline_ms: int) -> None:
+        session = self.sessions_open.get(number)
+        if session is None:
+            return
+        if session.record.expires_at_ms > deadline_ms:  # kept alive since
+            self._deadlines.add(session.record.expires_at_ms, SESSION_ENDS, number)
+        else:
+            self._end_session(session, "session_expired")
+
+    def _outdated(self, deadline: Deadline) -> bool:
+        _, kind, number = deadline
         if kind == SESSION_ENDS:
-            return number not in self._sessions
-        claim = self._claims.get(number)
-        if claim is None or (claim.token == 0) != (kind == WAIT_ENDS):
-            return True
-        return claim.ends_at_ms < deadline_ms  # never: a deadline only moves later
+            return self.sessions_open.get(number) is None
+        if kind == NAME_OPENS:
+            return self.lapses.record(number) is None
+        return self.claims.outdated(number, kind)
+
+    def _give_grace(self) -> None:
+        for record in self.namespaces.shelf.records():
+            if record.config.session_grace_ms:
+                self.sessions_open.give_grace(record.name, record.config.session_grace_ms)
 
     # --- sessions ----------------------------------------------------------------------------------------------------
 
-    def _open_session(self, operation: OpenSession) -> Result:
-        number = self._session_by_key.get(operation.key)
-        if number is None:
-            if len(self._sessions) >= limits.SESSIONS_MAX:
-                return _failed(TOO_MANY)
-            self.header.last_session += 1
-            number = self.header.last_session
-            record = SessionRecord(
-                session=number,
-                key=operation.key,
-                timeout_ms=operation.timeout_ms,
-                description=operation.description,
-                expires_at_ms=self.clock_ms + operation.timeout_ms,
-                acked_below=0,
-                refused_below=0,
-                replies=(),
-            )
-            self._add_session(Session(record))
-            self._emit("session_opened", session=number, expires_at_ms=record.expires_at_ms)
-        session = self._sessions[number]
-        self._touch(session, 0)
-        return SessionOpened(number, session.record.expires_at_ms)
+    def _keep_alive(self, pings: tuple[int, ...]) -> Result:
+        if len(pings) % 3:
+            raise Corrupt(f"signs of life in slot {self.applied_upto} do not come in threes")
+        keep = self.sessions_open.keep_alive
+        return KeptAlive(tuple([keep(*pings[place : place + 3]) for place in range(0, len(pings), 3)]))
 
-    def _add_session(self, session: Session) -> None:
-        record = session.record
-        self._sessions[record.session] = session
-        self._session_by_key[record.key] = record.session
-        self.changed_sessions[record.session] = None
-        heapq.heappush(self._deadlines, (record.expires_at_ms, SESSION_ENDS, record.session))
-
-    def _touch(self, session: Session, acked_below: int) -> None:
-        """Keep the session alive, and forget the answers that its client has seen."""
-        record = session.record
-        record.expires_at_ms = max(record.expires_at_ms, self.clock_ms + record.timeout_ms)
-        if acked_below > record.acked_below:
-            record.acked_below = acked_below
-            for number in [number for number in session.replies if number < acked_below]:
-                del session.replies[number]
-        self.changed_sessions[record.session] = None
+    def _ping(self, claims: Sequence[int], session: Session) -> Pong:
+        left = limits.WAITERS_COUNTED_MAX
+        status: list[ClaimStatus] = []
+        for claim in dict.fromkeys(claims):
+            status.append(self.claims.status_for(claim, session, left))
+            left = max(0, left - status[-1].waiters_ahead)
+        return Pong(session.record.expires_at_ms, tuple(status))
 
     def _end_session(self, session: Session, kind: str) -> int:
-        """End a session and its claims; return how many grants were released.
-
-        A grant with a ttl outlives the *expiry* of its session as a detached lease: its ttl is a promise (P4).
-        """
-        number = session.record.session
-        released = 0
-        claims = [self._claims[claim] for claim in session.claims]
-        for claim in claims:  # first those that wait, lest one is granted by the end of another
-            if claim.token == 0:
-                self._end_claim(claim, "cancelled")
-        for claim in claims:
-            if claim.token == 0:
-                continue
-            if claim.detached or (claim.ttl_ms and kind == "session_expired"):
-                claim.detached, claim.session = True, 0
-                self.changed_claims[claim.claim] = None
-            else:
-                released += 1
-                self._end_claim(claim, "released" if kind == "session_closed" else "expired")
-        del self._sessions[number]
-        del self._session_by_key[session.record.key]
-        self.changed_sessions[number] = None
-        self._emit(kind, session=number)
+        """End a session and its claims; return how many grants were released."""
+        released = self.claims.end_of_session(session, kind)
+        self.sessions_open.remove(session)
+        self.book.emit(kind, session=session.record.session, namespace=session.record.namespace)
         return released
 
-    # --- claims ------------------------------------------------------------------------------------------------------
+    # --- what concerns more than one part ----------------------------------------------------------------------------
 
-    def _claim(self, operation: Claim, session: Session) -> Result:
-        keys = [(operation.namespace, resource.path) for resource in operation.resources]
-        in_the_way = [self._queues[key] for key in keys if key in self._queues]
-        if in_the_way and operation.wait_ms == 0:
-            head = self._claims[next(iter(in_the_way[0]))]
-            return Denied(head.holder, head.token, self._expires_at(head))
-        if len(self._claims) >= limits.CLAIMS_MAX:
-            return _failed(TOO_MANY)
-        self.header.last_claim += 1
-        claim = ClaimRecord(
-            claim=self.header.last_claim,
-            namespace=operation.namespace,
-            resources=operation.resources,
-            holder=operation.holder,
-            data=operation.data,
-            session=session.record.session,
-            detached=operation.detached,
-            ttl_ms=operation.ttl_ms,
-            since_ms=self.clock_ms,
-            token=0,
-            ends_at_ms=0 if operation.wait_ms in (0, FOREVER) else self.clock_ms + operation.wait_ms,
-        )
-        self._add_claim(claim)
-        if in_the_way:
-            self._emit_for(claim, "queued")
-        else:
-            self._grant(claim)
-        return self._status(claim.claim, session)
+    def _cancel(self, operation: Cancel, session: Session) -> Cancelled:
+        return self.claims.cancel(operation.claim, session)
 
-    def _add_claim(self, claim: ClaimRecord) -> None:
-        self._claims[claim.claim] = claim
-        self._numbers.append(claim.claim)
-        for resource in claim.resources:
-            self._queues.setdefault((claim.namespace, resource.path), OrderedDict())[claim.claim] = None
-        if claim.session:
-            self._sessions[claim.session].claims[claim.claim] = None
-        if claim.token:
-            self._claim_by_token[claim.token] = claim.claim
-        if claim.ends_at_ms:
-            kind = LEASE_ENDS if claim.token else WAIT_ENDS
-            heapq.heappush(self._deadlines, (claim.ends_at_ms, kind, claim.claim))
-        self.changed_claims[claim.claim] = None
-
-    def _grant(self, claim: ClaimRecord) -> None:
-        self.header.last_token += 1
-        claim.token = self.header.last_token
-        claim.since_ms = self.clock_ms
-        claim.ends_at_ms = self.clock_ms + claim.ttl_ms if claim.ttl_ms else 0
-        self._claim_by_token[claim.token] = claim.claim
-        if claim.ends_at_ms:
-            heapq.heappush(self._deadlines, (claim.ends_at_ms, LEASE_ENDS, claim.claim))
-        self.changed_claims[claim.claim] = None
-        self._emit_for(claim, "granted")
-
-    def _end_claim(self, claim: ClaimRecord, kind: str, *, notify: bool = False) -> None:
-        """Take a claim out of its queues, and grant what it stood before."""
-        del self._claims[claim.claim]
-        session = self._sessions.get(claim.session)
-        if session is not None:
-            del session.claims[claim.claim]
-            if notify:
-                self._notify(claim, ClaimStatus(claim.claim, ClaimPhase.GONE, claim.token, 0, 0))
-        if claim.token:
-            del self._claim_by_token[claim.token]
-        self.changed_claims[claim.claim] = None
-        self._emit_for(claim, kind)
-        for resource in claim.resources:
-            key = (claim.namespace, resource.path)
-            queue = self._queues[key]
-            was_head = next(iter(queue)) == claim.claim
-            del queue[claim.claim]
-            if not queue:
-                del self._queues[key]
-            elif was_head:
-                self._grant_if_ready(self._claims[next(iter(queue))])
-
-    def _grant_if_ready(self, claim: ClaimRecord) -> None:
-        if claim.token == 0 and all(
-            next(iter(self._queues[claim.namespace, resource.path])) == claim.claim for resource in claim.resources
-        ):
-            self._grant(claim)
-            session = self._sessions[claim.session]  # a claim leaves its queue when its session ends
-            self._notify(claim, self._status(claim.claim, session))
-
-    def _cancel(self, number: int, session: Session) -> Result:
-        claim = self._claims.get(number)
-        if claim is None or claim.session != session.record.session:
-            return Cancelled(ClaimPhase.GONE)
-        was = ClaimPhase.HELD if claim.token else ClaimPhase.WAITING
-        self._end_claim(claim, "released" if claim.token else "cancelled")
-        return Cancelled(was)
-
-    def _renew(self, token: int, ttl_ms: int) -> Result:
-        claim = self._granted(token)
+    def _release(self, operation: Release, session: Session) -> Result:
+        claim = self.claims.granted(operation.token)
         if claim is None:
             return NotHeld()
-        if claim.ttl_ms == 0:
-            return _failed(NO_TTL)
-        ends_at_ms = self.clock_ms + (ttl_ms or claim.ttl_ms)
-        if ends_at_ms > claim.ends_at_ms:  # the heap's earlier entry is put back when it comes up
-            claim.ends_at_ms = ends_at_ms
-            self.changed_claims[claim.claim] = None
-            self._emit_for(claim, "renewed")
-        return Renewed(claim.ends_at_ms)
+        self.claims.end(claim, "released", notify=claim.session != session.record.session)
+        return Released()
 
-    def _granted(self, token: int) -> ClaimRecord | None:
-        number = self._claim_by_token.get(token)
-        return None if number is None else self._claims[number]
+    def _break(self, operation: Break, session: Session) -> Result:  # noqa: ARG002 - every part is called like this
+        claim = self.claims.granted(operation.token)
+        if claim is None:
+            return NotHeld()
+        self.claims.end(claim, "broken", notify=True, why=operation.reason)
+        return Released()
 
-    def _expires_at(self, claim: ClaimRecord) -> int:
-        if claim.token == 0:
-            return 0
-        return claim.ends_at_ms or self._sessions[claim.session].record.expires_at_ms
+    def _unpin(self, operation: Unpin, session: Session) -> Result:  # noqa: ARG002
+        done = self.pins.unpin(operation)
+        if done.changed and not self.pins.of(operation.namespace, operation.path):
+            self.claims.unpinned(operation.namespace, operation.path)
+        return done
 
-    def _status(self, number: int, session: Session, count_max: int | None = None) -> ClaimStatus:
-        """Return where a claim stands. Places in the queue are counted up to `count_max`; beyond, it is not known."""
-        count_max = limits.WAITERS_COUNTED_MAX if count_max is None else count_max
-        claim = self._claims.get(number)
-        if claim is None or claim.session != session.record.session:
-            return ClaimStatus(number, ClaimPhase.GONE, 0, 0, 0)
-        if claim.token:
-            return ClaimStatus(number, ClaimPhase.HELD, claim.token, self._expires_at(claim), 0)
-        ahead = 0
-        for resource in claim.resources:
-            queue = self._queues[claim.namespace, resource.path]
-            waiters = itertools.islice(queue, 1, count_max + 1)
-            counted = sum(1 for _ in itertools.takewhile(lambda other: other != number, waiters))
-            ahead = max(ahead, counted if counted < count_max else limits.WAITERS_COUNTED_MAX)
-        return ClaimStatus(number, ClaimPhase.WAITING, 0, 0, ahead)
+    def _transact(self, operation: Transact, session: Session) -> Result:
+        declined = self._transactions.look(operation)
+        if declined is not None:
+            return declined
+        return self._transactions.carry_out(operation, lambda step: self._carry_out(step, session))
 
-    def _read_claims(self, query: Describe | ListClaims) -> ClaimPage:
-        if isinstance(query, ListClaims):
-            numbers = numbers_after(self._numbers, query.after)
-            return cut_page(numbers, self._claims, query.namespace, query.limit, self._info)
-        queue = self._queues.get((query.namespace, query.path), OrderedDict())
-        page = cut_page(iter(queue), self._claims, "", limits.LIST_PAGE_MAX, self._info)
-        holders = sum(claim.phase == ClaimPhase.HELD for claim in page.claims[:1])
-        return replace(page, waiting=len(queue) - holders)
-
-    def _info(self, claim: ClaimRecord) -> ClaimInfo:
-        return ClaimInfo(
-            claim=claim.claim,
-            namespace=claim.namespace,
-            path=claim.resources[0].path,
-            phase=ClaimPhase.HELD if claim.token else ClaimPhase.WAITING,
-            holder=claim.holder,
-            session=claim.session,
-            token=claim.token,
-            ttl_ms=claim.ttl_ms,
-            since_ms=claim.since_ms,
-            expires_at_ms=self._expires_at(claim),
-            detached=claim.detached,
-            data=claim.data,
-        )
-
-    # --- telling -----------------------------------------------------------------------------------------------------
-
-    def _notify(self, claim: ClaimRecord, status: ClaimStatus) -> None:
-        self._outcome.notices.append(Notice(claim.session, self.clock_ms, status))
-
-    def _emit_for(self, claim: ClaimRecord, kind: str) -> None:
-        self._emit(kind, claim=claim, session=claim.session, expires_at_ms=self._expires_at_of_event(claim, kind))
-
-    def _expires_at_of_event(self, claim: ClaimRecord, kind: str) -> int:
-        return self._expires_at(claim) if kind in ("granted", "renewed") else 0
-
-    def _emit(self, kind: str, *, session: int, claim: ClaimRecord | None = None, expires_at_ms: int = 0) -> None:
-        self.header.revision += 1
-        self._outcome.events.append(
-            Event(
-                revision=self.header.revision,
-                slot=self.applied_upto,
-                clock_ms=self.clock_ms,
-                kind=kind,
-                namespace=claim.namespace if claim else "",
-                path=claim.resources[0].path if claim else (),
-                claim=claim.claim if claim else 0,
-                token=claim.token if claim else 0,
-                session=session,
-                holder=claim.holder if claim else "",
-                expires_at_ms=expires_at_ms,
-            )
-        )
+    def _drop_namespace(self, operation: DropNamespace, session: Session) -> Result:
+        """Remove a namespace; with force everything in it, but the sessions: their clients find it empty."""
+        name = operation.name
+        if not self.namespaces.created(name):
+            return failed(NO_SUCH_NAMESPACE, f"namespace {name!r} was not created")
+        shelves = (self.semaphores.shelf, self.pins.shelf, self.registers.shelf)
+        claims = self.namespaces.claims.get(name, 0)
+        records = [record for shelf in shelves for record in shelf.records() if record.namespace == name]
+        others = sum(one.record.namespace == name and one is not session for one in self.sessions_open.every())
+        if (claims or records or others) and not operation.force:
+            used = f"{claims} claims, {len(records)} records and {others} sessions of others"
+            return failed(NAMESPACE_IN_USE, f"namespace {name!r} is in use: {used}")
+        for record in list(self.pins.shelf.records()):
+            if record.namespace == name:
+                self.pins.shelf.drop((name, record.path))
+        # the last first, so that none is granted by the end of another
+        for claim in [claim for claim in reversed(self.claims.records()) if claim.namespace == name]:
+            if claim.claim in self.claims.all:
+                self.claims.end(
+                    claim, "broken" if claim.token else "cancelled", notify=True, why="its namespace was dropped"
+                )
+        for semaphore in self.semaphores.shelf.records():
+            if semaphore.namespace == name:
+                self.semaphores.drop((name, semaphore.path))
+        for register in self.registers.shelf.records():
+            if register.namespace == name:
+                self.registers.shelf.drop((name, register.path))
+        self.namespaces.drop(name)
+        return Done(changed=True)
 
     # --- rows and snapshots ------------------------------------------------------------------------------------------
 
+    @property
+    def tables(self) -> dict[str, Any]:
+        """The parts that are kept as rows, by the names of their tables: see `records.RECORD_KINDS`.
+
+        Each has `record(number)`, `records()` and `changed`.
+        """
+        return {
+            "sessions": self.sessions_open,
+            "claims": self.claims,
+            "lapses": self.lapses,
+            "semaphores": self.semaphores.shelf,
+            "pins": self.pins.shelf,
+            "registers": self.registers.shelf,
+            "namespaces": self.namespaces.shelf,
+        }
+
+    @property
+    def changed_sessions(self) -> dict[int, None]:
+        """The sessions that changed since the last save."""
+        return self.sessions_open.changed
+
+    @property
+    def changed_claims(self) -> dict[int, None]:
+        """The claims that changed since the last save."""
+        return self.claims.changed
+
     def session_record(self, number: int) -> SessionRecord | None:
         """Return a session as it is kept on disk, None if it has ended."""
-        session = self._sessions.get(number)
-        if session is None:
-            return None
-        session.record.replies = tuple(KeptReply(key, session.replies[key]) for key in sorted(session.replies))
-        return session.record
+        return self.sessions_open.record(number)
 
     def claim_record(self, number: int) -> ClaimRecord | None:
         """Return a claim as it is kept on disk, None if it has ended."""
-        return self._claims.get(number)
+        return self.claims.record(number)
 
     def all_sessions(self) -> list[SessionRecord]:
         """Return every session in the order of their numbers."""
-        return [record for number in sorted(self._sessions) if (record := self.session_record(number)) is not None]
+        return self.sessions_open.records()
 
     def all_claims(self) -> list[ClaimRecord]:
         """Return every claim in the order of their numbers."""
-        return [self._claims[number] for number in sorted(self._claims)]
+        return self.claims.records()
+
+    def forget_changes(self) -> None:
+        """Count as changed from now on only what changes from now on."""
+        for table in self.tables.values():
+            table.changed.clear()
 
     def snapshot(self) -> bytes:
         """Return the whole state as bytes, the same on every node that applied the same slots."""
-        sessions = [to_list(record) for record in self.all_sessions()]
-        claims = [to_list(record) for record in self.all_claims()]
-        return dumps([to_list(self.header), sessions, claims])
+        rows = [[to_list(record) for record in table.records()] for table in self.tables.values()]
+        return dumps([to_list(self.header), *rows])
 
     @classmethod
     def restore(cls, data: bytes) -> "LeaseState":
@@ -566,30 +431,50 @@ class LeaseState:
             Malformed: the bytes are no snapshot of a consistent state.
         """
         parts: Any = loads(data)
-        if type(parts) is not list or len(parts) != 3 or not all(type(part) is list for part in parts):
-            raise Malformed("a snapshot has a header, sessions and claims")
-        return cls.from_records(
-            from_list(parts[0]), [from_list(row) for row in parts[1]], [from_list(row) for row in parts[2]]
-        )
+        count = len(RECORD_KINDS)
+        if type(parts) is not list or len(parts) != 1 + count or not all(type(part) is list for part in parts):
+            raise Malformed(f"a snapshot has a header and {count} lists of records")
+        header, *rows = parts
+        return cls.from_records(from_list(header), *[[from_list(row) for row in part] for part in rows])
 
     @classmethod
-    def from_records(cls, header: Any, sessions: list[Any], claims: list[Any]) -> "LeaseState":
-        """Return the state of these records.
+    def from_records(cls, header: Any, *rows: list[Any]) -> "LeaseState":
+        """Return the state of these records, in the order of `RECORD_KINDS`; those at the end may be left out.
 
         Raises:
             Malformed: they are of wrong kinds, or do not fit together.
         """
-        claims = sorted(claims, key=lambda claim: getattr(claim, "claim", 0))
-        check_records(header, sessions, claims)
+        given = [*rows, *([] for _ in range(len(RECORD_KINDS) - len(rows)))]
+        sessions, claims, lapses, semaphores, pins, registers, namespaces = check_records(header, *given)
         state = cls(header)
+        for record in namespaces:
+            state.namespaces.shelf.put(record.name, record)
         for record in sessions:
-            state._add_session(Session(record, {reply.number: reply.result for reply in record.replies}))
-        for claim in claims:
-            state._add_claim(claim)
-        state.changed_sessions.clear()
-        state.changed_claims.clear()
+            state.sessions_open.add(Session(record, {reply.number: reply.result for reply in record.replies}))
+        for record in semaphores:
+            state.semaphores.restore(record)
+        for record in pins:
+            state.pins.shelf.put((record.namespace, record.path), record)
+        for record in registers:
+            state.registers.shelf.put((record.namespace, record.path), record)
+        state._restore_claims(claims, lapses)
+        state.forget_changes()
         return state
 
-
-def _failed(code: str) -> Failed:
-    return Failed(code, FAILURES[code])
+    def _restore_claims(self, claims: list[Any], lapses: list[Any]) -> None:
+        """Queue what waits in the order of arrival, after all was taken that is held, in the order of the tokens."""
+        for record in lapses:
+            self.lapses.restore(record)
+            if record.closed_until_ms:
+                self._deadlines.add(record.closed_until_ms, NAME_OPENS, record.number)
+        closed = [record for record in lapses if record.closed_until_ms]
+        granted = [claim for claim in claims if claim.token]
+        for record in sorted((*closed, *granted), key=lambda record: record.token):
+            if isinstance(record, ClaimRecord):
+                self.claims.add(record)
+            else:
+                self.claims.hold_closed(record.claim, record.namespace, record.resources)
+        for claim in claims:
+            if not claim.token:
+                self.claims.add(claim)
+        self.claims.restored()

@@ -71,6 +71,15 @@ WAIT_MS_MAX: Final = 24 * 3600 * 1000
 NAME_BYTES_MAX: Final = 1024
 """A resource name in UTF-8: room for any path-like name; it is written into every log entry that touches it."""
 
+PATH_SEGMENTS_MAX: Final = 32
+"""Segments of a path. Each claim is counted at every one of them, so this bounds what a claim costs."""
+
+PATH_BYTES_MAX: Final = 4096
+"""All segments of a path together, in UTF-8: as long as a file's path may be."""
+
+RESOURCES_PER_CLAIM_MAX: Final = 64
+"""Resources that one claim asks for at once. Each of them is looked at whenever one of them may have become free."""
+
 NAMESPACE_BYTES_MAX: Final = 255
 """A namespace in UTF-8."""
 
@@ -93,6 +102,61 @@ SESSIONS_MAX: Final = 100_000
 
 CLAIMS_MAX: Final = 1_000_000
 """Claims held and waiting in the cluster: each costs about a kilobyte on every node."""
+
+SEMAPHORES_MAX: Final = 1_000_000
+"""Semaphores that were created and not deleted, as many as in YDB's coordination service."""
+
+SEMAPHORE_LIMIT_MAX: Final = 2**62
+"""Units of a semaphore; the sum of two never leaves the range of the wire's numbers."""
+
+PINS_MAX: Final = 100_000
+"""Names that are pinned: an operator's means, for few names at a time."""
+
+PINS_PER_NAME_MAX: Final = 100
+"""Entities that pin one name."""
+
+REGISTERS_MAX: Final = 1_000_000
+"""Fenced registers, one for each name that uses one; they stay until they are erased."""
+
+NAMESPACES_MAX: Final = 10_000
+"""Namespaces that were created. One that is only used leaves nothing behind and is not counted."""
+
+LAPSED_MAX: Final = 1_000
+"""Leases that ended by themselves or by an operator, and can still be read: enough to see what happened just now."""
+
+LAPSED_KEPT_MS: Final = 60_000
+"""How long such a lease can be read, unless its name is granted again before."""
+
+LOCK_DELAY_MS_MAX: Final = 60_000
+"""Longest time that a name stays closed after an unclean end, as in Consul."""
+
+SESSION_GRACE_MS_MAX: Final = 60_000
+"""Longest time that a change of leader adds to a session's life; YDB's coordination service allows 30 s."""
+
+MAX_HOLD_MS_MAX: Final = 366 * 24 * 3600 * 1000
+"""Longest bound on a hold that may be asked for: a year. No bound at all is said as such."""
+
+TRANSACTION_ITEMS_MAX: Final = 64
+"""Checks in one transaction, and steps: all are carried out between two other commands."""
+
+DEADLOCK_LOOK_MAX: Final = 1_000
+"""Claims looked at to find a circle. A longer circle is not found, and ends by the timeouts of those who wait in it."""
+
+EVENTS_KEPT: Final = 20_000
+"""Events that a node keeps in memory for watchers who come back: some minutes of a busy service, at half a kilobyte."""
+
+EVENT_PAGE_MAX: Final = 500
+"""Events in one answer; more are asked for page by page."""
+
+PING_FOLD_MS: Final = 50
+"""How long a sign of life may wait at the gateway for others, so that many travel as one command. A ping comes with two
+thirds of the session's timeout still to go, which is 333 ms at least."""
+
+PINGS_FOLDED_MAX: Final = 4_000
+"""Signs of life in one command: three numbers each, a hundred kilobytes."""
+
+ATTACHES_MAX: Final = 2**22
+"""How often a session may be attached anew: its requests are numbered from this times 2**40 on, below 2**63."""
 
 REPLIES_PER_SESSION_MAX: Final = 4096
 """Answers kept for retries until the client acknowledges them. A client with more unacknowledged requests is told

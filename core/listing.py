@@ -33,7 +33,7 @@ def cut_page(
             upto = page[-1].claim
             break
         page.append(inform(claim))
-        size += len(claim.data) + sum(len(part.encode()) for part in claim.resources[0].path)
+        size += len(claim.data) + sum(len(part.encode()) for each in claim.resources for part in each.path)
     else:
         upto = last if next(iter(numbers), None) is not None else 0
     waiting = sum(claim.phase == ClaimPhase.WAITING for claim in page)

@@ -111,3 +111,12 @@ class StatusAnswer:
     waiting: int
     revision: int
     counters: Annotated[tuple[Counter, ...], MaxItems(64)]
+
+
+@wire(119)
+@dataclass(frozen=True, slots=True)
+class SessionStolen:
+    """Pushed: somebody else has attached this session, for the `attach`-th time. A hint, as every push."""
+
+    session: int
+    attach: int

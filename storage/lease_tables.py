@@ -5,8 +5,9 @@ and the header counts the rows, so that a state that was changed by anything but
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
+from dataclasses import asdict
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
@@ -15,11 +16,12 @@ from typing import Any, Final, Self
 import sqlite_utils
 
 from ..core.ballot import Ballot
-from ..core.commands import Resource
+from ..core.commands import NamespaceConfig
 from ..core.encoding import dumps, from_list, loads, to_list
 from ..core.errors import Corrupt, InvariantBroken, Malformed
 from ..core.lease_state import LeaseState
-from ..core.records import ClaimRecord, SessionRecord, StateHeader
+from ..core.records import RECORD_KINDS, StateHeader
+from ..core.resources import Resource
 from .database import PAGE_BYTES, Database, Owner, checksum, new_schema
 from .failures import damaged
 
@@ -30,44 +32,109 @@ ROW_BYTES: Final = 256
 
 _HEADER: Final = {
     "id": int, "applied_upto": int, "clock_ms": int, "base_ms": int, "term_counter": int, "term_node": int,
-    "last_token": int, "last_claim": int, "last_session": int, "revision": int,
-    "sessions": int, "claims": int, "snapshot_upto": int,
+    "last_token": int, "last_claim": int, "last_session": int, "revision": int, "last_item": int,
+    "rows": int, "snapshot_upto": int,
 }  # fmt: skip
-_SESSIONS: Final = {
-    "session": int, "key": bytes, "timeout_ms": int, "description": str, "expires_at_ms": int, "acked_below": int,
-    "refused_below": int, "replies": bytes,
+_COLUMNS: Final[dict[str, dict[str, type]]] = {
+    "sessions": {
+        "session": int, "key": bytes, "timeout_ms": int, "description": str, "expires_at_ms": int, "acked_below": int,
+        "refused_below": int, "replies": bytes, "namespace": str, "attach": int,
+    },
+    "claims": {
+        "claim": int, "namespace": str, "resources": str, "holder": str, "data": bytes, "session": int, "detached": int,
+        "ttl_ms": int, "since_ms": int, "token": int, "ends_at_ms": int, "max_hold_ms": int, "hold_until_ms": int,
+        "chain": int, "watermark": int,
+    },
+    "lapses": {
+        "number": int, "claim": int, "namespace": str, "resources": str, "holder": str, "token": int, "since_ms": int,
+        "ended_at_ms": int, "closed_until_ms": int, "why": str,
+    },
+    "semaphores": {"number": int, "namespace": str, "path": str, "limit": int, "data": bytes},
+    "pins": {"number": int, "namespace": str, "path": str, "entities": str},
+    "registers": {"number": int, "namespace": str, "path": str, "version": int, "token": int, "data": bytes},
+    "namespaces": {"number": int, "name": str, "config": str},
 }  # fmt: skip
-_CLAIMS: Final = {
-    "claim": int, "namespace": str, "resources": str, "holder": str, "data": bytes, "session": int, "detached": int,
-    "ttl_ms": int, "since_ms": int, "token": int, "ends_at_ms": int,
-}  # fmt: skip
+"""The columns of each kind of record, in the order of its fields; the first one is its number."""
+
+_to_json: Final = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def _resources_to_text(resources: tuple[Resource, ...]) -> str:
+    return _to_json([[list(one.path), one.mode, one.count, one.limit] for one in resources])
+
+
+def _resources_of_text(text: str) -> tuple[Resource, ...]:
+    return tuple(Resource(tuple(path), mode, count, limit) for path, mode, count, limit in json.loads(text))
+
+
+_FORMS: Final[dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]]] = {
+    "resources": (_resources_to_text, _resources_of_text),
+    "path": (lambda path: _to_json(list(path)), lambda text: tuple(json.loads(text))),
+    "entities": (lambda names: _to_json(list(names)), lambda text: tuple(json.loads(text))),
+    "config": (lambda config: _to_json(asdict(config)), lambda text: NamespaceConfig(**json.loads(text))),
+    "replies": (
+        lambda replies: dumps([to_list(reply) for reply in replies]),
+        lambda blob: tuple(from_list(reply) for reply in loads(blob)),
+    ),
+    "detached": (int, bool),
+}
+"""How the fields are written that SQLite has no column for, and how they are read back."""
 
 
 @SCHEMA.migrations()
 def m001_lease_state(db: sqlite_utils.Database) -> None:
-    """Make the sessions, the claims, and the header: the one row of what is neither."""
-    for name, columns in (("header", _HEADER), ("sessions", _SESSIONS), ("claims", _CLAIMS)):
+    """Make a table for each kind of record, and the header: the one row of what is none of them."""
+    for name, columns in ({"header": _HEADER} | _COLUMNS).items():
         key, *others = columns
         db.table(name).create({**columns, "checksum": int}, pk=key, not_null={*others, "checksum"})
 
 
 def _put(table: str, columns: Iterable[str]) -> str:
-    names = (*columns, "checksum")
-    return f"INSERT OR REPLACE INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608
+    names = ", ".join(f'"{name}"' for name in (*columns, "checksum"))
+    return f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({', '.join('?' * (len(tuple(columns)) + 1))})"  # noqa: S608
 
 
-_SESSION_FIELDS: Final = attrgetter(*tuple(_SESSIONS)[:-1])
-_CLAIM_FIELDS: Final = attrgetter(*_CLAIMS)
-_RESOURCES: Final = tuple(_CLAIMS).index("resources")
-_DETACHED: Final = tuple(_CLAIMS).index("detached")
-_to_json: Final = json.JSONEncoder(ensure_ascii=False).encode
 _PUT_HEADER: Final = _put("header", _HEADER)
-_PUT_SESSION: Final = _put("sessions", _SESSIONS)
-_PUT_CLAIM: Final = _put("claims", _CLAIMS)
-_DROP_SESSION: Final = "DELETE FROM sessions WHERE session = ?"
-_DROP_CLAIM: Final = "DELETE FROM claims WHERE claim = ?"
-_ALL_SESSIONS: Final = f"SELECT {', '.join(_SESSIONS)}, checksum FROM sessions ORDER BY session"  # noqa: S608
-_ALL_CLAIMS: Final = f"SELECT {', '.join(_CLAIMS)}, checksum FROM claims ORDER BY claim"  # noqa: S608
+
+
+class _Table:
+    """The statements for one kind of record, and its rows."""
+
+    def __init__(self, name: str) -> None:
+        columns = tuple(_COLUMNS[name])
+        self.name = name
+        self.put = _put(name, columns)
+        self.drop = f"DELETE FROM {name} WHERE {columns[0]} = ?"  # noqa: S608
+        self.drop_all = f"DELETE FROM {name}"  # noqa: S608
+        names = ", ".join(f'"{column}"' for column in columns)
+        self.all = f"SELECT {names}, checksum FROM {name} ORDER BY {columns[0]}"  # noqa: S608
+        self._cls: type = RECORD_KINDS[name]
+        self._fields = attrgetter(*columns)
+        self._forms = [(place, *_FORMS[column]) for place, column in enumerate(columns) if column in _FORMS]
+        self._blobs = [place for place, kind in enumerate(_COLUMNS[name].values()) if kind is bytes]
+
+    def row(self, record: Any) -> tuple[Any, ...]:
+        """Return the row of a record."""
+        columns = [*self._fields(record)]
+        for place, write, _ in self._forms:
+            columns[place] = write(columns[place])
+        return _row(*columns)
+
+    def record(self, row: tuple[Any, ...]) -> Any:
+        """Return the record of a row; whatever is wrong with it raises."""
+        *columns, stored = row
+        if checksum(*columns) != stored:
+            raise Malformed("its checksum is another")
+        for place, _, read in self._forms:
+            columns[place] = read(columns[place])
+        return self._cls(*columns)
+
+    def size(self, row: tuple[Any, ...]) -> int:
+        """Return about how many bytes a row adds to the log."""
+        return ROW_BYTES + sum(len(row[place]) for place in self._blobs)
+
+
+_TABLES: Final = [_Table(name) for name in RECORD_KINDS]
 
 
 class LeaseTables:
@@ -121,18 +188,16 @@ class LeaseTables:
         """
         database = self._database
         database.check()
-        header, sessions_expected, claims_expected = self._read_header()
-        with database.reading(), closing(database.connection.execute(_ALL_SESSIONS)) as rows:
-            sessions = [self._session(row) for row in rows]
-        with database.reading(), closing(database.connection.execute(_ALL_CLAIMS)) as rows:
-            claims = [self._claim(row) for row in rows]
-        if (len(sessions), len(claims)) != (sessions_expected, claims_expected):
-            raise self._damaged(
-                f"it holds {len(sessions)} sessions and {len(claims)} claims, "
-                f"its header says {sessions_expected} and {claims_expected}"
-            )
+        header, expected = self._read_header()
+        kinds: list[list[Any]] = []
+        for table in _TABLES:
+            with database.reading(), closing(database.connection.execute(table.all)) as rows:
+                kinds.append([self._record(table, row) for row in rows])
+        found = sum(map(len, kinds))
+        if found != expected:
+            raise self._damaged(f"it holds {found} records, its header says {expected}")
         try:
-            self._state = LeaseState.from_records(header, sessions, claims)
+            self._state = LeaseState.from_records(header, *kinds)
         except Malformed as error:
             raise self._damaged(str(error)) from error
         return self._state
@@ -148,32 +213,33 @@ class LeaseTables:
         """
         if state is not self._state:
             raise InvariantBroken(f"a state that is not the one in {self._database.path} cannot be saved there")
-        put_sessions, put_claims = [], []
-        drop_sessions, drop_claims = [], []
+        puts: list[tuple[_Table, list[tuple[Any, ...]]]] = []
+        drops: list[tuple[_Table, list[tuple[int]]]] = []
         size = 0
-        for number in state.changed_sessions:
-            session = state.session_record(number)
-            if session is None:
-                drop_sessions.append((number,))
-            else:
-                put_sessions.append(session_row := _session_row(session))
-                size += len(session_row[-2])
-        for number in state.changed_claims:
-            claim = state.claim_record(number)
-            if claim is None:
-                drop_claims.append((number,))
-            else:
-                put_claims.append(_claim_row(claim))
-                size += len(claim.data)
+        parts = state.tables
+        for table in _TABLES:
+            part = parts[table.name]
+            if not part.changed:
+                continue
+            put, drop = [], []
+            for number in part.changed:
+                record = part.record(number)
+                if record is None:
+                    drop.append((number,))
+                    size += ROW_BYTES
+                else:
+                    put.append(row := table.row(record))
+                    size += table.size(row)
+            puts.append((table, put))
+            drops.append((table, drop))
         with self._database.transaction as connection:
-            connection.executemany(_DROP_SESSION, drop_sessions)
-            connection.executemany(_DROP_CLAIM, drop_claims)
-            connection.executemany(_PUT_SESSION, put_sessions)
-            connection.executemany(_PUT_CLAIM, put_claims)
+            for table, numbers in drops:
+                connection.executemany(table.drop, numbers)
+            for table, rows in puts:
+                connection.executemany(table.put, rows)
             connection.execute(_PUT_HEADER, _header_row(state, self.snapshot_upto))
-        rows = len(put_sessions) + len(put_claims) + len(drop_sessions) + len(drop_claims)
-        self._saved(state)
-        self._database.wrote(size + rows * ROW_BYTES + 3 * PAGE_BYTES)
+        state.forget_changes()
+        self._database.wrote(size + 3 * PAGE_BYTES)
 
     def replace(self, state: LeaseState) -> None:
         """Make `state`, just restored from a snapshot, all that these tables hold.
@@ -183,14 +249,14 @@ class LeaseTables:
             Corrupt: the file was found to be damaged; the node must stop.
         """
         with self._database.transaction as connection:
-            connection.execute("DELETE FROM sessions")
-            connection.execute("DELETE FROM claims")
-            connection.executemany(_PUT_SESSION, map(_session_row, state.all_sessions()))
-            connection.executemany(_PUT_CLAIM, map(_claim_row, state.all_claims()))
+            parts = state.tables
+            for table in _TABLES:
+                connection.execute(table.drop_all)
+                connection.executemany(table.put, map(table.row, parts[table.name].records()))
             connection.execute(_PUT_HEADER, _header_row(state, state.applied_upto))
         self.snapshot_upto = state.applied_upto
         self._state = state
-        self._saved(state)
+        state.forget_changes()
         self._database.checkpoint("PASSIVE")  # the log has become as large as the state; now it can be cut back
 
     def close(self) -> None:
@@ -207,35 +273,19 @@ class LeaseTables:
         """Close the tables."""
         self.close()
 
-    def _saved(self, state: LeaseState) -> None:
-        state.changed_sessions.clear()
-        state.changed_claims.clear()
-
-    def _read_header(self) -> tuple[StateHeader, int, int]:
+    def _read_header(self) -> tuple[StateHeader, int]:
         row = self._database.read_row("header", tuple(_HEADER))
         if row is None:
             raise self._damaged("it has no header")
-        _, applied_upto, clock_ms, base_ms, term_counter, term_node, *last, sessions, claims, snapshot_upto = row
+        _, applied_upto, clock_ms, base_ms, term_counter, term_node, *last, rows, snapshot_upto = row
         self.snapshot_upto = snapshot_upto
-        return StateHeader(applied_upto, clock_ms, base_ms, Ballot(term_counter, term_node), *last), sessions, claims
+        return StateHeader(applied_upto, clock_ms, base_ms, Ballot(term_counter, term_node), *last), rows
 
-    def _session(self, row: tuple[Any, ...]) -> SessionRecord:
-        *columns, stored = row
-        if checksum(*columns) != stored:
-            raise self._damaged(f"the row of session {columns[0]} is wrong")
+    def _record(self, table: _Table, row: tuple[Any, ...]) -> Any:
         try:
-            columns[-1] = tuple(from_list(reply) for reply in loads(columns[-1]))
-        except Malformed as error:
-            raise self._damaged(f"the replies of session {columns[0]} cannot be read: {error}") from error
-        return SessionRecord(*columns)
-
-    def _claim(self, row: tuple[Any, ...]) -> ClaimRecord:
-        *columns, stored = row
-        if checksum(*columns) != stored:
-            raise self._damaged(f"the row of claim {columns[0]} is wrong")
-        columns[_RESOURCES] = tuple(Resource(tuple(path)) for path in json.loads(columns[_RESOURCES]))
-        columns[_DETACHED] = bool(columns[_DETACHED])
-        return ClaimRecord(*columns)
+            return table.record(row)
+        except (Malformed, ValueError, TypeError) as error:
+            raise self._damaged(f"row {row[0]} of {table.name} is wrong: {error}") from error
 
     def _damaged(self, what: str) -> Corrupt:
         return damaged(self._database.path, self._database.node, what)
@@ -257,18 +307,7 @@ def _header_row(state: LeaseState, snapshot_upto: int) -> tuple[Any, ...]:
         header.last_claim,
         header.last_session,
         header.revision,
-        state.sessions,
-        state.held + state.waiting,
+        header.last_item,
+        sum(len(part) for part in state.tables.values()),
         snapshot_upto,
     )
-
-
-def _session_row(record: SessionRecord) -> tuple[Any, ...]:
-    return _row(*_SESSION_FIELDS(record), dumps([to_list(reply) for reply in record.replies]))
-
-
-def _claim_row(record: ClaimRecord) -> tuple[Any, ...]:
-    columns = [*_CLAIM_FIELDS(record)]
-    columns[_RESOURCES] = _to_json([resource.path for resource in record.resources])
-    columns[_DETACHED] = int(record.detached)
-    return _row(*columns)

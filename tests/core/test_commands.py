@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lessor.core import limits
+from lessor.core.checks import check, check_holder
 from lessor.core.commands import (
     FOREVER,
     REPEATABLE,
@@ -23,8 +24,6 @@ from lessor.core.commands import (
     Release,
     Renew,
     Resource,
-    check,
-    check_holder,
 )
 from lessor.core.encoding import INT_MAX, decode, encode
 from lessor.core.errors import BadRequest, LessorError, Malformed

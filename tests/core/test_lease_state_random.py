@@ -91,7 +91,13 @@ def test_when_all_is_released_the_state_is_as_small_as_it_was() -> None:  # P10
             leases.release(leases.session(), held[0])
         for record in state.all_sessions():
             leases.close(record.session)
-        assert (state.held, state.waiting, state.sessions, state._queues, state._session_by_key) == (0, 0, 0, {}, {})
+        assert (state.held, state.waiting, state.sessions, state.claims.queues, state.sessions_open._by_key) == (
+            0,
+            0,
+            0,
+            {},
+            {},
+        )
         assert state.next_deadline_ms() == 0
         assert not state._deadlines
         assert len(state.snapshot()) <= empty + 20, "only numbers have grown"

@@ -114,7 +114,7 @@ def test_a_hundred_thousand_names_of_churn_leave_nothing_behind(monkeypatch: pyt
     leases.ask(anna, Ping(()), acked_below=leases.last_number + 1)
     assert leases.state.header.last_token == 100_000
     assert longest < 4000
-    assert len(leases.state._queues) == len(leases.state._claims) == leases.state.held == 0
+    assert len(leases.state.claims.queues) == len(leases.state.claims.all) == leases.state.held == 0
     assert len(leases.state.snapshot()) < quiet + 50
 
 

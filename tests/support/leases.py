@@ -19,11 +19,12 @@ from lessor.core.commands import (
     Renew,
     Resource,
 )
+from lessor.core.consistency import check_records
+from lessor.core.deadlines import LEASE_ENDS, NAME_OPENS, SESSION_ENDS, WAIT_ENDS
 from lessor.core.encoding import encode
 from lessor.core.entries import Batch, Entry, Lead
 from lessor.core.events import Event
-from lessor.core.lease_state import LEASE_ENDS, SESSION_ENDS, WAIT_ENDS, LeaseState, Outcome
-from lessor.core.records import ClaimRecord
+from lessor.core.lease_state import LeaseState, Outcome
 from lessor.core.requests import Notice
 from lessor.core.results import ClaimInfo, ClaimPage, ClaimPhase, ClaimStatus, Pong, Result, SessionOpened
 
@@ -184,55 +185,56 @@ def replayed(log: Iterable[Entry], *, answering: bool = True) -> LeaseState:
 
 
 def check_consistent(state: LeaseState) -> None:
-    """Assert what holds after every entry, from the records alone, and that every index agrees with the records."""
-    header, claims = state.header, state.all_claims()
-    queues: dict[tuple[str, tuple[str, ...]], list[ClaimRecord]] = {}
-    for record in claims:
-        assert record.resources, "a claim asks for something"
-        for resource in record.resources:
-            queues.setdefault((record.namespace, resource.path), []).append(record)
-    for key, queue in queues.items():
-        assert queue[0].token, f"the first in the queue of {key} is granted"
-        assert not any(record.token for record in queue[1:]), f"only one claim on {key} is granted (P3)"
-        assert list(state._queues[key]) == [record.claim for record in queue], "queues are in order of arrival (P7)"
-    assert state._queues.keys() == queues.keys(), "no empty queue stays behind (P10)"
-
-    granted = {record.token: record.claim for record in claims if record.token}
-    assert state._claim_by_token == granted, "the map by token agrees with the records"
-    assert state.held == len(granted)
-    assert state.waiting == sum(not record.token for record in claims)
+    """Assert what holds after every entry: the records fit together, and every index is what they alone would give."""
+    assert check_records(state.header, *(table.records() for table in state.tables.values()))
+    anew = LeaseState.restore(state.snapshot())
+    assert anew.snapshot() == state.snapshot()
+    assert _frozen_queues(state) == _frozen_queues(anew), "the queues are those of the records (P7, P10)"
+    claims = state.all_claims()
+    assert state.claims.by_token == {record.token: record.claim for record in claims if record.token}
+    assert (state.held, state.waiting) == (anew.held, anew.waiting)
     assert state.held + state.waiting == len(claims)
-    assert len(granted) == sum(bool(record.token) for record in claims), "no two grants share a token (P5)"
-    assert max(granted, default=0) <= header.last_token
-    assert max((record.claim for record in claims), default=0) <= header.last_claim
-
-    assert header.base_ms <= header.clock_ms
     sessions = {record.session: record for record in state.all_sessions()}
     assert 0 not in sessions, "0 stands for no session"
     assert state.sessions == len(sessions)
-    assert max(sessions, default=0) <= header.last_session
-    assert state._session_by_key == {record.key: number for number, record in sessions.items()}
-    for record in claims:
-        assert not record.session or record.session in sessions, "a claim's session is alive"
-        assert record.token or record.session, "what waits belongs to somebody"
-        assert record.session or record.ends_at_ms, "what belongs to nobody has an end"
-        assert record.ttl_ms or not record.detached, "a detached lease has a ttl"
-        assert not record.token or bool(record.ends_at_ms) == bool(record.ttl_ms), "a ttl has a deadline"
+    assert state.sessions_open._by_key == {record.key: number for number, record in sessions.items()}
     for number in sessions:
         owned = [record.claim for record in claims if record.session == number]
-        assert list(state._sessions[number].claims) == owned, "a session knows its claims"
+        assert sorted(state.sessions_open[number].claims) == owned, "a session knows its claims"
+    assert {key: sorted(chain) for key, chain in state.claims.chains.items()} == anew.claims.chains_sorted()
+    assert state.namespaces.claims == anew.namespaces.claims
+    for mine, other in ((state.lapses, anew.lapses),):
+        assert {key: list(numbers) for key, numbers in mine._by_key.items()} == {
+            key: list(numbers) for key, numbers in other._by_key.items()
+        }
+        assert (mine._by_claim, list(mine._lapses)) == (other._by_claim, list(other._lapses))
     check_deadlines(state)
+
+
+def _frozen_queues(state: LeaseState) -> Any:
+    def freeze(node: Any) -> Any:
+        queues = [list(queue.items()) for queue in (node.held, node.waiting, node.observers, node.below_waiting)]
+        counts = (node.units, node.shared, node.below_held, node.below_shared, node.below_observers)
+        children = {segment: freeze(child) for segment, child in node.children.items()}
+        limit = next(iter(node.limited.values()), None)
+        limits = (sorted(node.limited), limit.limit if limit else 0)
+        return queues, counts, children, sorted(node.busy), limits
+
+    return {name: (freeze(queues._root), queues.limits) for name, queues in state.claims.queues.items()}
 
 
 def check_deadlines(state: LeaseState) -> None:
     """Assert that nothing that will be due is missing from the heap of deadlines."""
     heap: dict[tuple[int, int], int] = {}
-    for deadline_ms, kind, number in state._deadlines:
+    for deadline_ms, kind, number in state._deadlines._heap:
         heap[kind, number] = min(deadline_ms, heap.get((kind, number), deadline_ms))
     due = {(SESSION_ENDS, record.session): record.expires_at_ms for record in state.all_sessions()}
     for record in state.all_claims():
-        if record.ends_at_ms:
+        if record.ends_at_ms > state.clock_ms:  # an overdue one is pinned
             due[LEASE_ENDS if record.token else WAIT_ENDS, record.claim] = record.ends_at_ms
+    for lapsed in state.lapses.records():
+        if lapsed.closed_until_ms:
+            due[NAME_OPENS, lapsed.number] = lapsed.closed_until_ms
     for entry, deadline_ms in due.items():
         assert heap[entry] <= deadline_ms, f"{entry} is due at {deadline_ms} and stands in the heap by then"
     next_ms = state.next_deadline_ms()
@@ -246,4 +248,5 @@ def check_nothing_overdue(state: LeaseState) -> None:
     for session in state.all_sessions():
         assert session.expires_at_ms > state.clock_ms, f"session {session.session} is overdue"
     for record in state.all_claims():
-        assert not record.ends_at_ms or record.ends_at_ms > state.clock_ms, f"claim {record.claim} is overdue"
+        overdue = 0 < record.ends_at_ms <= state.clock_ms
+        assert not overdue or state.pins.pinned(record), f"claim {record.claim} is overdue"

@@ -33,12 +33,12 @@ class Bounded(Checker):
     def outcome(self, slot: int, entry: Entry, outcome: Outcome) -> None:
         """Measure the replicated state."""
         state = self.world.referee.state
-        claims, sessions = state._claims, state._sessions
+        claims, sessions = state.claims.all, state.sessions_open._sessions
         self._most("claims", len(claims), limits.CLAIMS_MAX)
         self._most("sessions", len(sessions), limits.SESSIONS_MAX)
         self._most("deadlines", len(state._deadlines), 2 * (len(claims) + len(sessions)) + 1000)
-        self._most("queues", len(state._queues), len(claims))
-        self._most("places in queues", sum(map(len, state._queues.values())), len(claims))
+        self._most("queues", len(state.claims.queues), len(claims))
+        self._most("places in queues", sum(map(len, state.claims.queues.values())), len(claims))
         for session in sessions.values():
             self._most("kept answers", len(session.replies), limits.REPLIES_PER_SESSION_MAX)
         for claim in claims.values():
@@ -76,9 +76,9 @@ class Bounded(Checker):
         for node in self.world.nodes.values():
             state = node.learner.state
             left: dict[str, Any] = {
-                "queues": state._queues,
-                "keys": state._session_by_key,
-                "tokens": state._claim_by_token,
+                "queues": state.claims.queues,
+                "keys": state.sessions_open._by_key,
+                "tokens": state.claims.by_token,
             }
             for what, table in left.items():
                 if table:

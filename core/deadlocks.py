@@ -1,0 +1,61 @@
+"""Deadlocks among claims taken one after another: a circle of flows of control that all wait for each other.
+
+A flow that asks for one claim after another stands still while it waits for one. Sets asked for at once need none of
+this: a claim enters all its queues together.
+"""
+
+from . import limits
+from .claims import Claims
+from .records import ClaimRecord
+from .results import ChainLink, DeadlockDetected
+
+
+class Deadlocks:
+    """Finds the circle that a claim would close."""
+
+    def __init__(self, claims: Claims) -> None:
+        """Look at these claims."""
+        self._claims = claims
+        claims.find_circle = self.find
+
+    def find(self, claim: ClaimRecord) -> DeadlockDetected | None:
+        """Return the circle that would close if this claim had to wait, None if there is none.
+
+        The search is bounded by numbers that are the same on every node; what lies beyond is not found.
+        """
+        claims = self._claims
+        own = (claim.session, claim.chain)
+        if not any(claims.all[other].token for other in claims.chains.get(own, ())):
+            return None  # who holds nothing is waited for by nobody
+        came_from: dict[int, int] = {}
+        waiting = [claim]
+        looked = 0
+        while waiting and looked < limits.DEADLOCK_LOOK_MAX:
+            one = waiting.pop()
+            blockers = claims.queues_of(one.namespace).in_the_way(one.claim, one.resources, limits.DEADLOCK_LOOK_MAX)
+            for number in blockers or ():
+                looked += 1
+                blocker = claims.all.get(number)
+                if blocker is None or not blocker.chain or number in came_from:
+                    continue
+                came_from[number] = one.claim
+                chain = (blocker.session, blocker.chain)
+                if chain == own:
+                    return self._circle(number, claim.claim, came_from)
+                for other in sorted(claims.chains.get(chain, ())):
+                    next_one = claims.all[other]
+                    if not next_one.token:
+                        if other != number:
+                            came_from.setdefault(other, number)
+                        waiting.append(next_one)
+        return None
+
+    def _circle(self, last: int, first: int, came_from: dict[int, int]) -> DeadlockDetected:
+        links: list[ChainLink] = []
+        number = last
+        while number != first:
+            claim = self._claims.all[number]
+            if claim.token or not links:
+                links.append(ChainLink(claim.holder, claim.namespace, claim.resources[0].path, claim.token))
+            number = came_from[number]
+        return DeadlockDetected(tuple(reversed(links)))

@@ -1,0 +1,193 @@
+"""The sessions of the lease state: opened, kept alive, taken over, ended; and the answers kept for retries."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from . import limits
+from .book import Book, failed
+from .commands import ATTACH_STEP, AttachSession, OpenSession
+from .deadlines import SESSION_ENDS, Deadlines
+from .encoding import INT_MAX
+from .records import KeptReply, SessionRecord
+from .results import (
+    OUT_OF_SEQUENCE,
+    SESSION_EXPIRED,
+    STALE_NUMBER,
+    TOO_MANY,
+    WRONG_KEY,
+    Failed,
+    Result,
+    SessionOpened,
+)
+
+
+@dataclass(slots=True)
+class Session:
+    """A client's session, with what is derived from the claims: which of them are its own."""
+
+    record: SessionRecord
+    replies: dict[int, Result] = field(default_factory=dict)
+    claims: dict[int, None] = field(default_factory=dict)
+
+    def stolen_from(self, number: int) -> bool:
+        """Return whether a request of this number is from somebody who had the session before."""
+        return number < self.record.attach * ATTACH_STEP
+
+
+class Sessions:
+    """Every open session, by its number and by its key."""
+
+    def __init__(self, book: Book, deadlines: Deadlines) -> None:
+        """Start with none."""
+        self.changed: dict[int, None] = {}
+        self._book = book
+        self._deadlines = deadlines
+        self._sessions: dict[int, Session] = {}
+        self._by_key: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        """Return how many sessions are open."""
+        return len(self._sessions)
+
+    def get(self, number: int) -> Session | None:
+        """Return a session, None if it has ended."""
+        return self._sessions.get(number)
+
+    def __getitem__(self, number: int) -> Session:
+        """Return a session that is known to be there."""
+        return self._sessions[number]
+
+    def every(self) -> Iterator[Session]:
+        """Yield every session in the order of their numbers."""
+        return (self._sessions[number] for number in sorted(self._sessions))
+
+    # --- opening and attaching ---------------------------------------------------------------------------------------
+
+    def open(self, operation: OpenSession) -> Result:
+        """Open a session, or find the one that this key has opened."""
+        number = self._by_key.get(operation.key)
+        if number is None:
+            if len(self._sessions) >= limits.SESSIONS_MAX:
+                return failed(TOO_MANY, f"{limits.SESSIONS_MAX} sessions are open: no more are allowed")
+            header = self._book.header
+            header.last_session += 1
+            number = header.last_session
+            record = SessionRecord(
+                session=number,
+                key=operation.key,
+                timeout_ms=operation.timeout_ms,
+                description=operation.description,
+                expires_at_ms=header.clock_ms + operation.timeout_ms,
+                acked_below=0,
+                refused_below=0,
+                replies=(),
+                namespace=operation.namespace,
+            )
+            self.add(Session(record))
+            self._book.emit(
+                "session_opened", session=number, namespace=operation.namespace, expires_at_ms=record.expires_at_ms
+            )
+        session = self._sessions[number]
+        self.touch(session, 0)
+        return SessionOpened(number, session.record.expires_at_ms, session.record.attach)
+
+    def attach(self, operation: AttachSession) -> Result:
+        """Hand a session over to whoever knows its key (YDB: by session id, sequence number and protection key)."""
+        session = self._sessions.get(operation.session)
+        if session is None:
+            return failed(SESSION_EXPIRED)
+        record = session.record
+        if record.key != operation.key:
+            return failed(WRONG_KEY)
+        if operation.attach < record.attach:
+            return failed(OUT_OF_SEQUENCE, f"the session was attached for the {record.attach}. time meanwhile")
+        if operation.attach > record.attach:
+            record.attach = operation.attach
+            record.acked_below = record.refused_below = operation.attach * ATTACH_STEP
+            session.replies.clear()
+        record.timeout_ms, record.description = operation.timeout_ms, operation.description
+        self.touch(session, 0)
+        self._book.emit(
+            "session_attached", session=record.session, namespace=record.namespace, expires_at_ms=record.expires_at_ms
+        )
+        return SessionOpened(record.session, record.expires_at_ms, record.attach)
+
+    def add(self, session: Session) -> None:
+        """Take in a session that is open."""
+        record = session.record
+        self._sessions[record.session] = session
+        self._by_key[record.key] = record.session
+        self.changed[record.session] = None
+        self._deadlines.add(record.expires_at_ms, SESSION_ENDS, record.session)
+
+    def remove(self, session: Session) -> None:
+        """Forget a session."""
+        number = session.record.session
+        del self._sessions[number]
+        del self._by_key[session.record.key]
+        self.changed[number] = None
+
+    # --- keeping alive -----------------------------------------------------------------------------------------------
+
+    def touch(self, session: Session, acked_below: int) -> None:
+        """Keep the session alive, and forget the answers that its client has seen."""
+        record = session.record
+        record.expires_at_ms = max(record.expires_at_ms, self._book.clock_ms + record.timeout_ms)
+        if acked_below > record.acked_below:
+            record.acked_below = acked_below
+            for number in [number for number in session.replies if number < acked_below]:
+                del session.replies[number]
+        self.changed[record.session] = None
+
+    def give_grace(self, namespace: str, grace_ms: int) -> None:
+        """Let each session of a namespace live its whole timeout from now, and so much longer (YDB)."""
+        for session in self._sessions.values():
+            record = session.record
+            if record.namespace == namespace:
+                alive_ms = self._book.clock_ms + record.timeout_ms + grace_ms
+                record.expires_at_ms = max(record.expires_at_ms, alive_ms)
+                self.changed[record.session] = None
+
+    def keep_alive(self, session: int, number: int, acked_below: int) -> int:
+        """Do for one ping of many what `KeptAlive` says."""
+        found = self._sessions.get(session)
+        if found is None:
+            return 0
+        if found.stolen_from(number):
+            return 1
+        self.touch(found, acked_below)
+        return found.record.expires_at_ms
+
+    # --- answers for retries -----------------------------------------------------------------------------------------
+
+    def kept(self, session: Session, number: int) -> Result | None:
+        """Return the answer to a request that was carried out or refused before, None if it is a new one (P6)."""
+        record = session.record
+        if number < record.acked_below:
+            return failed(STALE_NUMBER)
+        kept = session.replies.get(number)
+        if kept is not None:
+            return kept
+        if number < record.refused_below or len(session.replies) >= limits.REPLIES_PER_SESSION_MAX:
+            # nothing is kept of a refusal but this: a copy of the command that comes late must stay without effect
+            record.refused_below = max(record.refused_below, min(number + 1, INT_MAX))
+            return _overrun()
+        return None
+
+    # --- rows --------------------------------------------------------------------------------------------------------
+
+    def record(self, number: int) -> SessionRecord | None:
+        """Return a session as it is kept on disk, None if it has ended."""
+        session = self._sessions.get(number)
+        if session is None:
+            return None
+        session.record.replies = tuple(KeptReply(key, session.replies[key]) for key in sorted(session.replies))
+        return session.record
+
+    def records(self) -> list[SessionRecord]:
+        """Return every session in the order of their numbers."""
+        return [record for number in sorted(self._sessions) if (record := self.record(number)) is not None]
+
+
+def _overrun() -> Failed:
+    return failed(TOO_MANY, f"{limits.REPLIES_PER_SESSION_MAX} answers of this session are not acknowledged")

@@ -1,0 +1,61 @@
+"""A shelf of records of one kind, by key, which knows what has changed since it was last saved."""
+
+from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
+
+
+class Numbered(Protocol):
+    """A record that has a number; the order of the numbers is the order in which the records came."""
+
+    number: int
+
+
+R = TypeVar("R", bound=Numbered)
+
+
+class Shelf(Generic[R]):
+    """Records by number, and by the thing that they are about."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.changed: dict[int, None] = {}
+        """The numbers of what was put, altered or dropped since the last save."""
+        self._records: dict[int, R] = {}
+        self._number_of: dict[object, int] = {}
+
+    def __len__(self) -> int:
+        """Return how many records there are."""
+        return len(self._records)
+
+    def put(self, thing: object, record: R) -> None:
+        """Add the record of a thing that has none yet, or say that the record of one has changed."""
+        self._records[record.number] = record
+        self._number_of[thing] = record.number
+        self.changed[record.number] = None
+
+    def of(self, thing: object) -> R | None:
+        """Return the record of a thing, None if there is none."""
+        number = self._number_of.get(thing)
+        return None if number is None else self._records[number]
+
+    def drop(self, thing: object) -> R:
+        """Remove the record of a thing, and return it."""
+        number = self._number_of.pop(thing)
+        self.changed[number] = None
+        return self._records.pop(number)
+
+    def record(self, number: int) -> R | None:
+        """Return the record of this number, None if it is no more."""
+        return self._records.get(number)
+
+    def records(self) -> list[R]:
+        """Return every record in the order of their numbers."""
+        return [self._records[number] for number in sorted(self._records)]
+
+    def first(self) -> R | None:
+        """Return the oldest record."""
+        return next(iter(self._records.values()), None)
+
+    def after(self, number: int) -> Iterator[R]:
+        """Yield the records with higher numbers than this, in order."""
+        return (self._records[other] for other in sorted(other for other in self._records if other > number))
