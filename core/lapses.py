@@ -4,6 +4,8 @@ TrexLock shows an entry after its expiry, until the lock is taken again; Consul 
 unclean end. What was released leaves nothing behind.
 """
 
+from collections import OrderedDict
+
 from . import limits
 from .book import Book, Key
 from .records import ClaimRecord, LapsedRecord
@@ -18,7 +20,9 @@ class Lapses:
         """Start with none."""
         self.changed: dict[int, None] = {}
         self._book = book
-        self._lapses: dict[int, LapsedRecord] = {}  # in the order of their numbers: by when they ended
+        self._lapses: OrderedDict[int, LapsedRecord] = (
+            OrderedDict()
+        )  # in the order of their numbers: by when they ended
         self._by_key: dict[Key, dict[int, None]] = {}
         self._by_claim: dict[int, int] = {}
 
