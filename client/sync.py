@@ -12,17 +12,8 @@ from typing import Any, Self
 
 from ..core import limits
 from ..core.checks import check
-from ..core.commands import (
-    FOREVER,
-    Claim,
-    Describe,
-    ListClaims,
-    OpenSession,
-    Operation,
-    Release,
-    Renew,
-    Resource,
-)
+from ..core.commands import FOREVER, Claim, Describe, ListClaims, OpenSession, Operation, Release, Renew
+from ..core.resources import Resource
 from ..core.results import ClaimPage, Denied, Released
 from ..transport.endpoints import parse_list
 from .caller import Caller

@@ -5,9 +5,7 @@ from typing import Annotated, Final
 
 from . import limits
 from .encoding import INT_MAX, MaxBytes, MaxItems, wire
-from .resources import Mode as Mode
-from .resources import Name, Path
-from .resources import Resource as Resource
+from .resources import Name, Path, Resource
 
 Namespace = Annotated[str, MaxBytes(limits.NAMESPACE_BYTES_MAX)]
 Holder = Annotated[str, MaxBytes(limits.HOLDER_BYTES_MAX)]

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from . import limits
-from .commands import Holder, Namespace, Path, Reason
+from .commands import Holder, Namespace, Reason
 from .encoding import MaxBytes, MaxItems, wire
+from .resources import Path
 
 KINDS = (
     "session_opened",

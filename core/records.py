@@ -5,20 +5,9 @@ from typing import Annotated, Final
 
 from . import limits
 from .ballot import NO_BALLOT, Ballot
-from .commands import (
-    DEFAULT_NAMESPACE,
-    Data,
-    Description,
-    Holder,
-    Key,
-    Name,
-    Namespace,
-    NamespaceConfig,
-    Path,
-    Reason,
-    Resources,
-)
+from .commands import DEFAULT_NAMESPACE, Data, Description, Holder, Key, Namespace, NamespaceConfig, Reason, Resources
 from .encoding import MaxItems, wire
+from .resources import Name, Path
 from .results import Result
 
 

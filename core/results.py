@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Annotated, Final
 
 from . import limits
-from .commands import Data, Description, Holder, Name, Namespace, NamespaceConfig, Path, Reason, Resources
+from .commands import Data, Description, Holder, Namespace, NamespaceConfig, Reason, Resources
 from .encoding import MaxBytes, MaxItems, wire
 from .events import Event
+from .resources import Name, Path
 
 
 class ClaimPhase(enum.IntEnum):

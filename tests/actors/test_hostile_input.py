@@ -16,7 +16,7 @@ import lessor
 from lessor.cli.local_cluster import LocalCluster
 from lessor.core import limits
 from lessor.core.ballot import Ballot
-from lessor.core.commands import Claim, Ping, Resource
+from lessor.core.commands import Claim, Ping
 from lessor.core.effects import Role
 from lessor.core.encoding import INT_MAX, dumps, encode, to_list
 from lessor.core.events import Event
@@ -34,6 +34,7 @@ from lessor.core.messages import (
     Stranger,
 )
 from lessor.core.requests import Request, StatusAnswer, StatusRequest
+from lessor.core.resources import Resource
 from lessor.transport.endpoints import of_role, parse
 from lessor.transport.feed import FeedSubscriber
 from lessor.transport.packets import VERSION, Sender, encode_packet, encode_peer_packet

@@ -10,7 +10,7 @@ import pytest
 
 from lessor.core import limits
 from lessor.core.ballot import NO_BALLOT, Ballot
-from lessor.core.commands import FOREVER, Claim, Command, OpenSession, Operation, Ping, Release, Renew, Resource
+from lessor.core.commands import FOREVER, Claim, Command, OpenSession, Operation, Ping, Release, Renew
 from lessor.core.effects import Address, Role, Send
 from lessor.core.encoding import encode
 from lessor.core.expiry_timer import ExpiryTimer
@@ -29,6 +29,7 @@ from lessor.core.messages import (
     Tick,
 )
 from lessor.core.proposer import Proposer, Stage
+from lessor.core.resources import Resource
 
 from ..support.consensus import CALM, CORES, HURRY, Node, Observer, Violated, WatchedLearner, Weather
 

@@ -23,11 +23,11 @@ from lessor.core.commands import (
     Ping,
     Release,
     Renew,
-    Resource,
 )
 from lessor.core.encoding import INT_MAX, decode, encode
 from lessor.core.errors import BadRequest, LessorError, Malformed
 from lessor.core.requests import Request
+from lessor.core.resources import Resource
 
 KEY = b"k" * limits.SESSION_KEY_BYTES
 OPEN = OpenSession(KEY, 10_000, "a client")

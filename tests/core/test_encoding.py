@@ -11,12 +11,13 @@ import pytest
 
 from lessor.core import limits
 from lessor.core.ballot import Ballot
-from lessor.core.commands import Claim, Command, Resource
+from lessor.core.commands import Claim, Command
 from lessor.core.encoding import INT_MAX, MaxBytes, decode, dumps, encode, from_list, loads, to_list, wire
 from lessor.core.entries import Batch, NoOp
 from lessor.core.errors import Malformed
 from lessor.core.messages import Accept, Prepare
 from lessor.core.requests import Answer, Busy
+from lessor.core.resources import Resource
 from lessor.core.results import Cancelled, ClaimPhase, ClaimStatus
 
 from ..support.wire_values import (

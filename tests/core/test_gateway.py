@@ -18,7 +18,6 @@ from lessor.core.commands import (
     Ping,
     Release,
     Renew,
-    Resource,
 )
 from lessor.core.effects import Address, Connection, Effects, Role
 from lessor.core.encoding import decode
@@ -36,6 +35,7 @@ from lessor.core.requests import (
     StatusAnswer,
     StatusRequest,
 )
+from lessor.core.resources import Resource
 from lessor.core.results import ClaimPhase, ClaimStatus, NotHeld, Released, Result
 
 from ..support.sockets import seeded

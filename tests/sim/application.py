@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from lessor.client.errors import ClientClosed
 from lessor.client.records import Acquire, LeaseRecord, LeaseState
-from lessor.core.commands import FOREVER, Claim, Describe, Release, Renew, Resource
+from lessor.core.commands import FOREVER, Claim, Describe, Release, Renew
 from lessor.core.errors import LessorError
+from lessor.core.resources import Resource
 from lessor.core.results import Denied, NotHeld
 
 from .clock import MS

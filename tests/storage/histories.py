@@ -16,12 +16,12 @@ from lessor.core.commands import (
     Ping,
     Release,
     Renew,
-    Resource,
 )
 from lessor.core.encoding import encode
 from lessor.core.entries import Batch, Entry, Lead, NoOp
 from lessor.core.lease_state import LeaseState
 from lessor.core.messages import Truncate, Vote, WritePromise, WriteVote, WriteWatermark
+from lessor.core.resources import Resource
 from lessor.core.results import ClaimPhase, ClaimStatus, SessionOpened
 from lessor.storage.directory import Identity
 from lessor.storage.journal import JournalContents, JournalWrite

@@ -8,12 +8,13 @@ import sqlite3
 import pytest
 
 from lessor.core.ballot import Ballot
-from lessor.core.commands import Claim, Command, OpenSession, Release, Resource
+from lessor.core.commands import Claim, Command, OpenSession, Release
 from lessor.core.encoding import encode
 from lessor.core.entries import Batch, Entry, Lead
 from lessor.core.errors import Corrupt, InvariantBroken
 from lessor.core.lease_state import LeaseState
 from lessor.core.records import ClaimRecord, SessionRecord, StateHeader
+from lessor.core.resources import Resource
 from lessor.core.results import ClaimStatus
 from lessor.storage import lease_tables
 from lessor.storage.directory import DataDirectory

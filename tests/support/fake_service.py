@@ -15,7 +15,7 @@ from typing import Any
 from lessor.client.errors import AcquireTimeout, ClientClosed, ServiceBusy, Unavailable
 from lessor.client.protocol import Acquire, LeaseRecord, LeaseState, Protocol
 from lessor.core.ballot import NO_BALLOT, Ballot
-from lessor.core.commands import FOREVER, Claim, Operation, Resource
+from lessor.core.commands import FOREVER, Claim, Operation
 from lessor.core.effects import Connection, Send
 from lessor.core.entries import Batch, Entry, Lead
 from lessor.core.errors import Malformed
@@ -25,6 +25,7 @@ from lessor.core.lease_state import LeaseState as State
 from lessor.core.messages import Leadership, Submit, Tick
 from lessor.core.records import ClaimRecord
 from lessor.core.requests import Rejected, Request
+from lessor.core.resources import Resource
 from lessor.core.results import Denied
 from lessor.transport.packets import BadMessage, decode_packet, encode_packet
 

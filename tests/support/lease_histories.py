@@ -19,11 +19,11 @@ from lessor.core.commands import (
     Ping,
     Release,
     Renew,
-    Resource,
 )
 from lessor.core.encoding import encode
 from lessor.core.entries import Batch, Entry, Lead, NoOp
 from lessor.core.lease_state import LeaseState, Outcome
+from lessor.core.resources import Resource
 from lessor.core.results import Failed, Renewed, SessionOpened
 
 from .lease_model import LeaseModel, read

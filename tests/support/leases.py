@@ -17,7 +17,6 @@ from lessor.core.commands import (
     Ping,
     Release,
     Renew,
-    Resource,
 )
 from lessor.core.consistency import check_records
 from lessor.core.deadlines import LEASE_ENDS, NAME_OPENS, SESSION_ENDS, WAIT_ENDS
@@ -26,6 +25,7 @@ from lessor.core.entries import Batch, Entry, Lead
 from lessor.core.events import Event
 from lessor.core.lease_state import LeaseState, Outcome
 from lessor.core.requests import Notice
+from lessor.core.resources import Resource
 from lessor.core.results import ClaimInfo, ClaimPage, ClaimPhase, ClaimStatus, Pong, Result, SessionOpened
 
 NAMESPACE = "default"
