@@ -1,0 +1,395 @@
+"""What can be asked of the service beside leases: for each call its operation, and what its answer means.
+
+Without any I/O, so that both faces of the client share it: each sends the operation its own way, and then reads.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from ..core import limits
+from ..core.commands import (
+    ANY_VERSION,
+    KEEP,
+    AlterNamespace,
+    Amend,
+    Break,
+    Check,
+    CreateNamespace,
+    CreateSemaphore,
+    DeleteSemaphore,
+    DescribeNamespace,
+    DropNamespace,
+    EraseRegister,
+    GetRegister,
+    HeldBy,
+    ListRecords,
+    NamespaceConfig,
+    Operation,
+    Pin,
+    PutRegister,
+    ReadEvents,
+    RegisterIs,
+    Release,
+    Renew,
+    Step,
+    TokenHeld,
+    Transact,
+    Unheld,
+    Unpin,
+    UpdateSemaphore,
+)
+from ..core.errors import BadRequest
+from ..core.events import Event
+from ..core.results import Done, EventPage, NamespaceInfo, PinInfo, RegisterInfo, SemaphoreInfo, SessionInfo
+from .durations import Duration, milliseconds
+from .refusals import refused
+from .wants import Name, path_of
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ask(Generic[T]):
+    """An operation, and how its result is read; what was refused is raised by `read`."""
+
+    operation: Operation
+    read: Callable[[Any], T]
+
+
+@dataclass(frozen=True, slots=True)
+class Semaphore:
+    """A semaphore that was created: how many units it has, and how many of them are held."""
+
+    name: str
+    path: tuple[str, ...]
+    namespace: str
+    limit: int
+    units: int
+    waiting: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A namespace: its settings (durations in seconds, 0 for no such rule), and how much is in it.
+
+    `created` False: it is merely used, with no settings of its own.
+    """
+
+    name: str
+    created: bool
+    default_ttl: float
+    ttl_max: float
+    session_grace: float
+    lock_delay: float
+    claims_max: int
+    claims: int
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A client's session, as operators see it; times in seconds."""
+
+    number: int
+    namespace: str
+    description: str
+    timeout: float
+    attach: int
+    held: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """What a fenced register holds; `token` is that of the lease under which it was written. `version` 0: nothing."""
+
+    version: int
+    token: int
+    data: bytes
+
+    def __bool__(self) -> bool:
+        """Return whether anything was ever written, and not erased since."""
+        return self.version > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Events in order. All that happened up to `revision` has been told, but what happened up to `missed` may not."""
+
+    events: tuple[Event, ...]
+    revision: int
+    missed: int
+
+
+# --- semaphores ------------------------------------------------------------------------------------------------------
+
+
+def create_semaphore(namespace: str, name: Name, limit: int, data: bytes) -> Ask[None]:
+    """Make a semaphore."""
+    return Ask(CreateSemaphore(namespace, path_of(name), _whole("a limit", limit), _bytes(data)), _nothing)
+
+
+def update_semaphore(namespace: str, name: Name, data: bytes) -> Ask[bool]:
+    """Replace a semaphore's data."""
+    return Ask(UpdateSemaphore(namespace, path_of(name), _bytes(data)), _changed)
+
+
+def delete_semaphore(namespace: str, name: Name, *, force: bool) -> Ask[None]:
+    """Remove a semaphore."""
+    return Ask(DeleteSemaphore(namespace, path_of(name), bool(force)), _nothing)
+
+
+def semaphore(info: SemaphoreInfo) -> Semaphore:
+    """Return a semaphore as users see it."""
+    return Semaphore("/".join(info.path), info.path, info.namespace, info.limit, info.units, info.waiting, info.data)
+
+
+def amend(claim: int, *, count: int | None, to_read: bool, data: bytes | None) -> Ask[Any]:
+    """Make a held claim smaller, or change its data."""
+    units = KEEP if count is None else _whole("a count", count)
+    new_data = b"" if data is None else _bytes(data)
+    return Ask(Amend(claim, units, bool(to_read), KEEP, data is not None, new_data), refused)
+
+
+# --- pins ------------------------------------------------------------------------------------------------------------
+
+
+def pin(namespace: str, name: Name, entity: str) -> Ask[bool]:
+    """Have the leases on a path not expire."""
+    return Ask(Pin(namespace, path_of(name), _text("an entity", entity)), _changed)
+
+
+def unpin(namespace: str, name: Name, entity: str) -> Ask[bool]:
+    """Take an entity's pin away."""
+    return Ask(Unpin(namespace, path_of(name), _text("an entity", entity)), _changed)
+
+
+def pinned(info: PinInfo) -> tuple[str, tuple[str, ...]]:
+    """Return the name that is pinned, and by whom."""
+    return "/".join(info.path), info.entities
+
+
+# --- namespaces ------------------------------------------------------------------------------------------------------
+
+
+def create_namespace(name: str, **config: Any) -> Ask[None]:
+    """Make a namespace."""
+    return Ask(CreateNamespace(_text("a namespace", name), _config(0, config)), _nothing)
+
+
+def alter_namespace(name: str, **config: Any) -> Ask[bool]:
+    """Change the settings of a namespace that are given."""
+    return Ask(AlterNamespace(_text("a namespace", name), _config(KEEP, config)), _changed)
+
+
+def drop_namespace(name: str, *, force: bool) -> Ask[None]:
+    """Remove a namespace."""
+    return Ask(DropNamespace(_text("a namespace", name), bool(force)), _nothing)
+
+
+def describe_namespace(name: str) -> Ask[Namespace]:
+    """Look at a namespace."""
+    return Ask(DescribeNamespace(_text("a namespace", name)), lambda result: namespace(refused(result)))
+
+
+def namespace(info: NamespaceInfo) -> Namespace:
+    """Return a namespace as users see it."""
+    config = info.config
+    return Namespace(
+        name=info.name,
+        created=info.created,
+        default_ttl=config.default_ttl_ms / 1000,
+        ttl_max=config.ttl_max_ms / 1000,
+        session_grace=config.session_grace_ms / 1000,
+        lock_delay=config.lock_delay_ms / 1000,
+        claims_max=config.claims_max,
+        claims=info.claims,
+        sessions=info.sessions,
+    )
+
+
+def _config(otherwise: int, config: dict[str, Any]) -> NamespaceConfig:
+    def duration(name: str) -> int:
+        value = config.get(name)
+        return otherwise if value is None else milliseconds(value)
+
+    claims_max = config.get("claims_max")
+    return NamespaceConfig(
+        default_ttl_ms=duration("default_ttl"),
+        ttl_max_ms=duration("ttl_max"),
+        session_grace_ms=duration("session_grace"),
+        lock_delay_ms=duration("lock_delay"),
+        claims_max=otherwise if claims_max is None else _whole("a bound on claims", claims_max),
+    )
+
+
+def session(info: SessionInfo) -> Session:
+    """Return a session as users see it."""
+    return Session(
+        info.number, info.namespace, info.description, info.timeout_ms / 1000, info.attach, info.held, info.waiting
+    )
+
+
+# --- registers and transactions --------------------------------------------------------------------------------------
+
+
+def read_register(namespace: str, name: Name) -> Ask[Register]:
+    """Read a register."""
+    return Ask(GetRegister(namespace, path_of(name)), _register)
+
+
+def write_register(namespace: str, name: Name, token: int, data: bytes, version: int | None) -> Ask[Register]:
+    """Write a register under a token."""
+    expected = ANY_VERSION if version is None else _whole("a version", version)
+    operation = PutRegister(namespace, path_of(name), token, expected, _bytes(data))
+    return Ask(operation, lambda result: Register(refused(result).version, token, data))
+
+
+def erase_register(namespace: str, name: Name, token: int, version: int | None) -> Ask[bool]:
+    """Remove a register under a token."""
+    expected = ANY_VERSION if version is None else _whole("a version", version)
+    return Ask(EraseRegister(namespace, path_of(name), token, expected), _changed)
+
+
+def register_name(info: RegisterInfo) -> str:
+    """Return the name of a register that was listed."""
+    return "/".join(info.path)
+
+
+class Transaction:
+    """Checks and steps that are carried out all together or not at all; see `Client.transaction`."""
+
+    def __init__(self, namespace: str) -> None:
+        """Start with nothing."""
+        self._namespace = namespace
+        self._checks: list[Check] = []
+        self._steps: list[Step] = []
+
+    def if_held(self, token: int) -> "Transaction":
+        """Check that the lease of this token is held."""
+        return self._check(TokenHeld(_whole("a token", token)))
+
+    def if_holder(self, name: Name, holder: str) -> "Transaction":
+        """Check that this holder holds the name (Juju's trapdoor)."""
+        return self._check(HeldBy(self._namespace, path_of(name), _text("a holder's name", holder)))
+
+    def if_free(self, name: Name) -> "Transaction":
+        """Check that nobody holds the name, a part of it, or what it is a part of."""
+        return self._check(Unheld(self._namespace, path_of(name)))
+
+    def if_version(self, name: Name, version: int) -> "Transaction":
+        """Check that the register has this version (0: that there is none)."""
+        return self._check(RegisterIs(self._namespace, path_of(name), _whole("a version", version)))
+
+    def write(self, name: Name, data: bytes, token: int, version: int | None = None) -> "Transaction":
+        """Write a register under the token of a lease that covers it."""
+        return self._step(write_register(self._namespace, name, _whole("a token", token), data, version).operation)
+
+    def erase(self, name: Name, token: int, version: int | None = None) -> "Transaction":
+        """Remove a register under the token of a lease that covers it."""
+        return self._step(erase_register(self._namespace, name, _whole("a token", token), version).operation)
+
+    def release(self, token: int) -> "Transaction":
+        """Release the lease of this token, after everything else."""
+        return self._step(Release(_whole("a token", token)))
+
+    def renew(self, token: int, ttl: Duration | None = None) -> "Transaction":
+        """Renew the lease of this token."""
+        return self._step(Renew(_whole("a token", token), 0 if ttl is None else milliseconds(ttl)))
+
+    def pin(self, name: Name, entity: str) -> "Transaction":
+        """Pin a name for an entity."""
+        return self._step(pin(self._namespace, name, entity).operation)
+
+    def unpin(self, name: Name, entity: str) -> "Transaction":
+        """Take an entity's pin away."""
+        return self._step(unpin(self._namespace, name, entity).operation)
+
+    def update_semaphore(self, name: Name, data: bytes) -> "Transaction":
+        """Replace a semaphore's data."""
+        return self._step(update_semaphore(self._namespace, name, data).operation)
+
+    def ask(self) -> Ask[None]:
+        """Return it as what can be asked."""
+        return Ask(Transact(tuple(self._checks), tuple(self._steps)), _nothing)
+
+    def _check(self, check: Check) -> "Transaction":
+        self._checks.append(check)
+        return self
+
+    def _step(self, step: Any) -> "Transaction":
+        self._steps.append(step)
+        return self
+
+
+# --- the operator ----------------------------------------------------------------------------------------------------
+
+
+def break_lease(token: int, reason: str) -> Ask[None]:
+    """End a lease, and tell its holder why."""
+    return Ask(Break(_whole("a token", token), _text("a reason", reason)), _nothing)
+
+
+# --- listings and events ---------------------------------------------------------------------------------------------
+
+
+def page_of(kind: str, namespace: str, after: int, view: Callable[[Any], T]) -> Ask[tuple[list[T], int]]:
+    """Return a page of a listing, and after which number the next one begins (0: there is none)."""
+
+    def read(result: Any) -> tuple[list[T], int]:
+        page = refused(result)
+        return [view(record) for record in page.records], page.upto
+
+    return Ask(ListRecords(kind, namespace, after, limits.LIST_PAGE_MAX), read)
+
+
+def events_since(namespace: str, name: Name | None, revision: int, *, below: bool) -> Ask[Events]:
+    """Return what happened to a name after a revision."""
+    path: Sequence[str] = () if name is None else path_of(name)
+    below = below or name is None
+    operation = ReadEvents(namespace, tuple(path), below, _whole("a revision", revision), limits.EVENT_PAGE_MAX)
+
+    def read(result: Any) -> Events:
+        page: EventPage = refused(result)
+        return Events(page.events, page.upto, page.missed_upto)
+
+    return Ask(operation, read)
+
+
+# --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def _nothing(result: Any) -> None:
+    refused(result)
+
+
+def _changed(result: Any) -> bool:
+    done: Done = refused(result)
+    return done.changed
+
+
+def _register(result: Any) -> Register:
+    found = refused(result)
+    return Register(found.version, found.token, found.data)
+
+
+def _whole(what: str, number: Any) -> int:
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise BadRequest(f"{what} is a whole number, not a {type(number).__name__}")
+    if not 0 <= number < KEEP:
+        raise BadRequest(f"{what} is from 0 to {KEEP - 1}, not {number}")
+    return number
+
+
+def _text(what: str, text: Any) -> str:
+    if not isinstance(text, str):
+        raise BadRequest(f"{what} is text, not {type(text).__name__}")
+    return text
+
+
+def _bytes(data: Any) -> bytes:
+    if not isinstance(data, bytes):
+        raise BadRequest(f"data is bytes, not {type(data).__name__}")
+    return data

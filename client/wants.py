@@ -1,0 +1,72 @@
+"""How a caller says what is wanted: a name, a path, and for reading, writing or so many units of a semaphore."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ..core.errors import BadRequest
+from ..core.resources import Mode, Resource
+
+Name = str | Sequence[str]
+"""A plain name, or a path of segments."""
+
+Want = Name | Resource | Sequence[Resource]
+"""A name or path to have alone, or what `read`, `write` and `units` return, or several of those at once."""
+
+
+def write(*path: str) -> Resource:
+    """Want a path, and all under it, alone.
+
+    >>> write("users", "42").path
+    ('users', '42')
+    """
+    return Resource(path_of(path), Mode.WRITE)
+
+
+def read(*path: str) -> Resource:
+    """Want a path, and all under it, together with others who read."""
+    return Resource(path_of(path), Mode.READ)
+
+
+def units(name: Name, count: int = 1, limit: int = 0) -> Resource:
+    """Want so many units of a semaphore.
+
+    With a `limit` it appears with its first claim and vanishes with its last one; else it must have been created.
+    """
+    numbers: list[tuple[str, Any]] = [("a count", count), ("a limit", limit)]
+    for what, number in numbers:
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise BadRequest(f"{what} is a whole number, not a {type(number).__name__}")
+        if not 0 <= number < 2**63:
+            raise BadRequest(f"{what} is from 1 to {2**62}, not {number}")
+    return Resource(path_of(name), Mode.COUNT, count, limit)
+
+
+def path_of(name: Any) -> tuple[str, ...]:
+    """Return the path that a name stands for.
+
+    Raises:
+        BadRequest: it is neither text nor several texts.
+    """
+    if isinstance(name, str):
+        return (name,)
+    if not isinstance(name, Sequence) or isinstance(name, bytes) or not all(isinstance(part, str) for part in name):
+        raise BadRequest(f"a name is text, a path a tuple of texts, not {name!r:.80}")
+    return tuple(name)
+
+
+def resources_of(want: Any) -> tuple[Resource, ...]:
+    """Return the resources that somebody wants, all at once.
+
+    Raises:
+        BadRequest: it is nothing that can be wanted.
+    """
+    if isinstance(want, Resource):
+        return (want,)
+    if isinstance(want, Iterable) and not isinstance(want, str):
+        wants = list(want)
+        if wants and all(isinstance(each, Resource) for each in wants):
+            return tuple(wants)
+        if any(isinstance(each, Resource) for each in wants):
+            raise BadRequest("several wants are all made by read(), write() or units()")
+        return (Resource(path_of(wants), Mode.WRITE),)
+    return (Resource(path_of(want), Mode.WRITE),)
