@@ -161,7 +161,7 @@ class AsyncModel:
         return await self._run(asks.events_since("" if name is None else self.namespace, name, since, below=below))
 
     def transaction(self) -> Transaction:
-        """Return an empty transaction of this namespace, to be filled with checks and steps, and given to `transact`."""
+        """Return an empty transaction of this namespace: fill it with checks and steps, and give it to `transact`."""
         return Transaction(self.namespace)
 
     async def semaphores(self) -> list[Semaphore]:
