@@ -1,11 +1,13 @@
 """The whole command line: finds the subcommand, and turns each error that it may raise into a line and an exit code."""
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
 
 from ..client.errors import AcquireTimeout, ServiceBusy, Unavailable
 from ..core.errors import BadRequest, LessorError
+from ..transport.names import why_unresolved
 from . import bench, exit_codes, listing, lock, serve, sim, status, watch
 from .demo import command as demo
 from .options import Parser, split_command
@@ -63,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exit_codes.BROKEN_PIPE
     except (LessorError, ServerMissing) as error:
-        complain(options.command, explain(error))
+        complain(options.command, explain(error) + _hint(error, options))
         return code_of(error)
     return code
 
@@ -79,6 +81,14 @@ def code_of(error: Exception) -> int:
             return exit_codes.UNAVAILABLE
         case _:
             return exit_codes.FAILED
+
+
+def _hint(error: Exception, options: argparse.Namespace) -> str:
+    """Return what may be the cause of no answer; it is looked for only now, since it may take a second."""
+    endpoints = getattr(options, "endpoints", None)
+    silent = isinstance(error, Unavailable) or (isinstance(error, AcquireTimeout) and error.indefinite)
+    why = why_unresolved(endpoints) if silent and endpoints else ""
+    return f"; {why}" if why else ""
 
 
 def explain(error: Exception) -> str:

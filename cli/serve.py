@@ -14,6 +14,8 @@ from typing import Any, Final, NoReturn
 
 from ..core.errors import Corrupt, ForeignDatabase, LessorError
 from ..transport.endpoints import parse_cluster
+from ..transport.names import why_unresolved
+from ..transport.ports import AddressInUse
 from . import exit_codes
 from .options import Commands, Parser, choice, positive
 from .output import complain
@@ -89,7 +91,11 @@ def members(text: str) -> dict[int, str]:
 def _directory(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("a directory needs a name (is a variable unset?)")
-    return Path(text)
+    path = Path(text)
+    there = next((part for part in (path, *path.parents) if part.exists()), path)
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{str(there)!r} is no directory: name one, it is made if it is not there")
+    return path
 
 
 def run(options: argparse.Namespace) -> int:
@@ -116,6 +122,11 @@ def run(options: argparse.Namespace) -> int:
     except (Corrupt, ForeignDatabase) as error:
         complain("serve", str(error))
         return exit_codes.NODE_UNUSABLE
+    except AddressInUse as error:
+        own = f"tcp://{options.bind}:1" if options.bind else options.cluster[options.node_id]
+        why = why_unresolved([own])
+        complain("serve", f"{why}; give --bind the address to listen on" if why else str(error))
+        return exit_codes.FAILED
     except StorageFailed as error:
         complain("serve", str(error))
         return exit_codes.NODE_FAILED

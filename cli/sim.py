@@ -28,6 +28,7 @@ EXAMPLES = """
 lessor sim --worlds 2000 --jobs 2
 lessor sim --for 10m
 lessor sim --seed 4711 --trace                     one world, with everything that happens in it
+lessor sim --shells --worlds 100                   the production actors, their codec and SQLite, without threads
 lessor sim --mutant stragglers_applied             put a known bug in, and see it caught
 lessor sim --mutant list
 """
@@ -53,6 +54,7 @@ def register(commands: "Commands[Parser]") -> None:
     parser.option(
         "--set", metavar="OPTIONS", read=word, help="options of the world other than the seed's: clients=1,loss=0"
     )
+    parser.switch("--shells", help="run the production actors on real files, not the cores alone; needs lessor[server]")
     parser.switch("--trace", help="print everything that happens in the one world")
     parser.switch("--shrink", help="look for a smaller world that fails in the same way")
     add_json(parser)
@@ -61,13 +63,15 @@ def register(commands: "Commands[Parser]") -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run worlds, and print what they have shown."""
-    mutants = _load("mutants").MUTANTS
+    mutants = _swarm(options).MUTANTS
     if options.mutant == "list":
         for mutant in mutants.values():
             print(f"{mutant.name:28} {mutant.checker.promise:4} {mutant.what}")
         return exit_codes.OK
     if options.mutant and options.mutant not in mutants:
         options.parser.error(f"there is no mutant {options.mutant!r}; `lessor sim --mutant list` names them")
+    if options.shells and options.shrink:
+        options.parser.error("--shrink looks for worlds of the cores alone: it does not go with --shells")
     single = options.seed is not None and options.worlds is None and vars(options)["for"] is None
     if options.trace and not single:
         options.parser.error("--trace needs --seed, and shows one world")
@@ -95,8 +99,19 @@ def _load(name: str) -> Any:
     return importlib.import_module(f"tests.sim.{name}")
 
 
+def _swarm(options: argparse.Namespace) -> Any:
+    if not options.shells:
+        return _load("swarm")
+    with needs_server("lessor sim --shells"):
+        return _load("shells_swarm")
+
+
+def _command(options: argparse.Namespace) -> Any:
+    return _load("shells_swarm" if options.shells else "shrink").command
+
+
 def _run_one(options: argparse.Namespace) -> int:
-    swarm, command = _load("swarm"), _load("shrink").command
+    swarm, command = _swarm(options), _command(options)
     changes = _changes(options)
     lines: list[str] = []
     verdict = swarm.run_seed(options.seed, swarm.ALL, options.mutant or "", changes, lines if options.trace else None)
@@ -118,7 +133,7 @@ def _run_one(options: argparse.Namespace) -> int:
 
 
 def _run_many(options: argparse.Namespace) -> int:
-    swarm, command = _load("swarm"), _load("shrink").command
+    swarm, command = _swarm(options), _command(options)
     first = options.seed if options.seed is not None else secrets.randbelow(1_000_000_000)
     seconds: float | None = vars(options)["for"]
     worlds = options.worlds or (None if seconds else WORLDS)

@@ -1,16 +1,22 @@
 """`lessor lock`: the command runs only while the lock is held, and is stopped before it can be anybody else's."""
 
+import argparse
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import lessor
 from lessor.cli import exit_codes
+from lessor.cli import lock as cli_lock
 from lessor.core.commands import Release
+from lessor.transport.ports import free_base_port
 
 from ..support.waiting import until
 from .commands import finish, gone, lessor_process, read_until, run_process, written
@@ -101,6 +107,45 @@ def test_whoever_waits_is_told_for_whom(service: str, client: lessor.Client) -> 
     done = finish(process)
     assert done.code == 0
     assert "was granted after" in done.err
+
+
+def test_whoever_waits_for_a_service_that_is_away_is_told_so_and_gets_the_lock_when_it_is_there(
+    tmp_path: Path,
+) -> None:
+    port = free_base_port()
+    endpoint = f"tcp://127.0.0.1:{port}"
+    process = lessor_process(*lock(endpoint, "x"), "true")
+    said = read_until(process, "waiting")
+    assert said == f"lessor lock: waiting for 'x', but no node answers at {endpoint}; still trying\n"
+    with lessor.embedded(tmp_path / "data", port):
+        done = finish(process)
+    assert done.code == 0
+    assert "'x' was granted after" in done.err
+
+
+class Patient:
+    """An acquire that never ends, and the signals meanwhile: none, until the wait has been told so many times."""
+
+    def __init__(self, times: int) -> None:
+        self.done = False
+        self.started = time.monotonic()
+        self.waits: list[float] = []
+        self.times = times
+
+    def next(self, timeout: float) -> tuple[int, bool] | None:
+        self.waits.append(timeout + time.monotonic() - self.started)
+        return None if len(self.waits) <= self.times else (signal.SIGTERM, False)
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_the_wait_is_told_again_but_ever_more_rarely(monkeypatch: pytest.MonkeyPatch, *, quiet: bool) -> None:
+    told: list[threading.Thread] = []
+    monkeypatch.setattr(cli_lock, "_tell", lambda *_: told.append(threading.current_thread()))
+    patient: Any = Patient(6)
+    options = argparse.Namespace(quiet=quiet, name="x")
+    assert cli_lock._wait(patient, patient, options) == exit_codes.SIGNALLED + signal.SIGTERM
+    assert [round(wait) for wait in patient.waits] == [1, 5, 25, 125, 425, 725, 1025]
+    until(lambda: len(told) == (0 if quiet else 6), "all of it was told")
 
 
 def test_quiet_is_quiet(service: str, client: lessor.Client) -> None:

@@ -49,6 +49,37 @@ def test_a_service_that_is_away_is_one_line_and_exit_code_121(command: tuple[str
     assert done.err.count("\n") == 1
 
 
+UNKNOWN = "tcp://nosuch.invalid:7411"
+UNRESOLVED = "the host name 'nosuch.invalid' cannot be resolved"
+
+
+@pytest.mark.parametrize("command", [("ls", "--request-timeout", "200ms"), ("status", "--request-timeout", "200ms")])
+def test_a_host_name_that_cannot_be_resolved_is_told(command: tuple[str, ...], run: Run) -> None:
+    done = run(*command, "--endpoints", f"{UNKNOWN},{NOBODY}")
+    assert done.code in (exit_codes.UNAVAILABLE, exit_codes.FAILED)
+    assert (done.out + done.err).count(UNRESOLVED) == 1
+    assert "resolved" not in str(run(*command, "--endpoints", NOBODY))
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("command", [("watch",), ("lock", "x")])
+def test_so_it_is_while_a_command_waits(command: tuple[str, ...]) -> None:
+    behind = ("--", "true") if command[0] == "lock" else ()
+    process = lessor_process(*command, "--endpoints", UNKNOWN, *behind)
+    assert f"; {UNRESOLVED}" in read_until(process, "resolved")
+    process.terminate()
+    finish(process)
+
+
+@pytest.mark.system
+def test_a_node_whose_own_host_name_cannot_be_resolved_says_what_to_do(tmp_path: Path) -> None:
+    node = ("serve", "--node-id", "1", "--data", str(tmp_path / "data"))
+    done = run_process(*node, "--cluster", f"1={UNKNOWN}")
+    assert done.code == exit_codes.FAILED
+    assert f"lessor serve: {UNRESOLVED}; give --bind the address to listen on\n" == done.err
+    assert UNRESOLVED in run_process(*node, "--cluster", f"1={NOBODY}", "--bind", "nosuch.invalid").err
+
+
 @pytest.mark.parametrize("command", ["demo", "bench", "serve"])
 def test_without_the_server_it_is_said_what_to_install(command: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith("lessor.actors")]:

@@ -183,6 +183,19 @@ sys.stdin.read()
     assert run_process(*arguments, "--parent", "1").code == 0
 
 
+@pytest.mark.parametrize("below", ["", "deep/below"])
+def test_a_file_in_place_of_the_directory_is_a_wrong_argument(below: str, endpoint: str, tmp_path: Path) -> None:
+    """And no failure of the node: a supervisor that starts it again and again would not help."""
+    plain = tmp_path / "plain"
+    plain.write_text("text")
+    node = ("serve", "--node-id", "1", "--cluster", f"1={endpoint}")
+    done = run_process(*node, "--data", str(plain / below))
+    assert done.code == exit_codes.USAGE
+    assert f"--data: '{plain}' is no directory" in done.err
+    assert "LESSOR_DATA: " in run_process(*node, env=os.environ | {"LESSOR_DATA": str(plain)}).err
+    assert plain.read_text() == "text"
+
+
 def test_a_directory_without_a_name_is_refused() -> None:
     """An unset variable must not make a node of the current directory."""
     found = run_process("serve", "--node-id", "1", "--cluster", "1=tcp://127.0.0.1:7411", "--data", "")
