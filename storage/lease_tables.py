@@ -1,7 +1,8 @@
 """The lease state of one node on the disk, in tables that an operator can read with the sqlite3 shell.
 
 They are behind the log by what came since the last save, which the journal can replay. Each row ends with a checksum,
-and the header counts the rows, so that a state that was changed by anything but the log is not taken for one.
+and the header counts the rows and sums up their checksums, so that a state that was changed by anything but the log is
+not taken for one: a page that a disk has lost a write of holds rows that were right, once.
 """
 
 import json
@@ -31,7 +32,7 @@ ROW_BYTES: Final = 256
 _HEADER: Final = {
     "id": int, "applied_upto": int, "clock_ms": int, "base_ms": int, "term_counter": int, "term_node": int,
     "last_token": int, "last_claim": int, "last_session": int, "revision": int,
-    "sessions": int, "claims": int, "snapshot_upto": int,
+    "sessions": int, "claims": int, "rows_sum": int, "snapshot_upto": int,
 }  # fmt: skip
 _SESSIONS: Final = {
     "session": int, "key": bytes, "timeout_ms": int, "description": str, "expires_at_ms": int, "acked_below": int,
@@ -88,6 +89,9 @@ class LeaseTables:
         self.snapshot_upto = 0
         """The slot at which the snapshot ended that these tables last began with, 0 if they began empty."""
         self._state: LeaseState | None = None  # what the rows are the rows of, so that a save can add what changed
+        self._session_sums: dict[int, int] = {}  # the checksum of each row
+        self._claim_sums: dict[int, int] = {}
+        self._rows_sum = 0
         self._database = Database(path, SCHEMA, owner.node)
         try:
             self._database.require(owner)
@@ -107,7 +111,7 @@ class LeaseTables:
         try:
             with database.transaction as connection:
                 database.write_owner(owner)
-                connection.execute(_PUT_HEADER, _header_row(LeaseState(), 0))
+                connection.execute(_PUT_HEADER, _header_row(LeaseState(), 0, 0))
             database.checkpoint("TRUNCATE")
         finally:
             database.close()
@@ -121,7 +125,8 @@ class LeaseTables:
         """
         database = self._database
         database.check()
-        header, sessions_expected, claims_expected = self._read_header()
+        header, sessions_expected, claims_expected, sum_expected = self._read_header()
+        self._forget_sums()
         with database.reading(), closing(database.connection.execute(_ALL_SESSIONS)) as rows:
             sessions = [self._session(row) for row in rows]
         with database.reading(), closing(database.connection.execute(_ALL_CLAIMS)) as rows:
@@ -131,6 +136,8 @@ class LeaseTables:
                 f"it holds {len(sessions)} sessions and {len(claims)} claims, "
                 f"its header says {sessions_expected} and {claims_expected}"
             )
+        if self._rows_sum != sum_expected:
+            raise self._damaged("its sessions and claims are not those that were written last")
         try:
             self._state = LeaseState.from_records(header, sessions, claims)
         except Malformed as error:
@@ -155,22 +162,26 @@ class LeaseTables:
             session = state.session_record(number)
             if session is None:
                 drop_sessions.append((number,))
+                self._sum(self._session_sums, number, 0)
             else:
                 put_sessions.append(session_row := _session_row(session))
+                self._sum(self._session_sums, number, session_row[-1])
                 size += len(session_row[-2])
         for number in state.changed_claims:
             claim = state.claim_record(number)
             if claim is None:
                 drop_claims.append((number,))
+                self._sum(self._claim_sums, number, 0)
             else:
-                put_claims.append(_claim_row(claim))
+                put_claims.append(claim_row := _claim_row(claim))
+                self._sum(self._claim_sums, number, claim_row[-1])
                 size += len(claim.data)
         with self._database.transaction as connection:
             connection.executemany(_DROP_SESSION, drop_sessions)
             connection.executemany(_DROP_CLAIM, drop_claims)
             connection.executemany(_PUT_SESSION, put_sessions)
             connection.executemany(_PUT_CLAIM, put_claims)
-            connection.execute(_PUT_HEADER, _header_row(state, self.snapshot_upto))
+            connection.execute(_PUT_HEADER, _header_row(state, self.snapshot_upto, self._rows_sum))
         rows = len(put_sessions) + len(put_claims) + len(drop_sessions) + len(drop_claims)
         self._saved(state)
         self._database.wrote(size + rows * ROW_BYTES + 3 * PAGE_BYTES)
@@ -182,12 +193,19 @@ class LeaseTables:
             StorageFailed: it may or may not have been written; the node must stop.
             Corrupt: the file was found to be damaged; the node must stop.
         """
+        self._forget_sums()
         with self._database.transaction as connection:
             connection.execute("DELETE FROM sessions")
             connection.execute("DELETE FROM claims")
-            connection.executemany(_PUT_SESSION, map(_session_row, state.all_sessions()))
-            connection.executemany(_PUT_CLAIM, map(_claim_row, state.all_claims()))
-            connection.execute(_PUT_HEADER, _header_row(state, state.applied_upto))
+            for session in state.all_sessions():
+                row = _session_row(session)
+                self._sum(self._session_sums, session.session, row[-1])
+                connection.execute(_PUT_SESSION, row)
+            for claim in state.all_claims():
+                row = _claim_row(claim)
+                self._sum(self._claim_sums, claim.claim, row[-1])
+                connection.execute(_PUT_CLAIM, row)
+            connection.execute(_PUT_HEADER, _header_row(state, state.applied_upto, self._rows_sum))
         self.snapshot_upto = state.applied_upto
         self._state = state
         self._saved(state)
@@ -211,18 +229,31 @@ class LeaseTables:
         state.changed_sessions.clear()
         state.changed_claims.clear()
 
-    def _read_header(self) -> tuple[StateHeader, int, int]:
+    def _forget_sums(self) -> None:
+        self._session_sums.clear()
+        self._claim_sums.clear()
+        self._rows_sum = 0
+
+    def _sum(self, sums: dict[int, int], number: int, row_sum: int) -> None:
+        """Take the checksum of a row into the sum of all, instead of the one that it had; 0 if the row goes."""
+        self._rows_sum += row_sum - sums.pop(number, 0)
+        if row_sum:
+            sums[number] = row_sum
+
+    def _read_header(self) -> tuple[StateHeader, int, int, int]:
         row = self._database.read_row("header", tuple(_HEADER))
         if row is None:
             raise self._damaged("it has no header")
-        _, applied_upto, clock_ms, base_ms, term_counter, term_node, *last, sessions, claims, snapshot_upto = row
-        self.snapshot_upto = snapshot_upto
-        return StateHeader(applied_upto, clock_ms, base_ms, Ballot(term_counter, term_node), *last), sessions, claims
+        *columns, sessions, claims, rows_sum, self.snapshot_upto = row
+        _, applied_upto, clock_ms, base_ms, term_counter, term_node, *last = columns
+        header = StateHeader(applied_upto, clock_ms, base_ms, Ballot(term_counter, term_node), *last)
+        return header, sessions, claims, rows_sum
 
     def _session(self, row: tuple[Any, ...]) -> SessionRecord:
         *columns, stored = row
         if checksum(*columns) != stored:
             raise self._damaged(f"the row of session {columns[0]} is wrong")
+        self._sum(self._session_sums, columns[0], stored)
         try:
             columns[-1] = tuple(from_list(reply) for reply in loads(columns[-1]))
         except Malformed as error:
@@ -233,6 +264,7 @@ class LeaseTables:
         *columns, stored = row
         if checksum(*columns) != stored:
             raise self._damaged(f"the row of claim {columns[0]} is wrong")
+        self._sum(self._claim_sums, columns[0], stored)
         columns[_RESOURCES] = tuple(Resource(tuple(path)) for path in json.loads(columns[_RESOURCES]))
         columns[_DETACHED] = bool(columns[_DETACHED])
         return ClaimRecord(*columns)
@@ -245,7 +277,7 @@ def _row(*columns: Any) -> tuple[Any, ...]:
     return (*columns, checksum(*columns))
 
 
-def _header_row(state: LeaseState, snapshot_upto: int) -> tuple[Any, ...]:
+def _header_row(state: LeaseState, snapshot_upto: int, rows_sum: int) -> tuple[Any, ...]:
     header = state.header
     return _row(
         1,
@@ -259,6 +291,7 @@ def _header_row(state: LeaseState, snapshot_upto: int) -> tuple[Any, ...]:
         header.revision,
         state.sessions,
         state.held + state.waiting,
+        rows_sum,
         snapshot_upto,
     )
 
