@@ -151,6 +151,9 @@ def is_text(path: Path) -> bool:
         pytest.param("cli/x.py", "from ..actors import node", id="cli reaches the server at once"),
         pytest.param("cli/x.py", "import pykka", id="cli reaches pykka at once"),
         pytest.param("fencing/x.py", "from ..client import sync", id="fencing reaches aside"),
+        pytest.param("testing/x.py", "from ..cli import local_cluster", id="the test kit reaches the command"),
+        pytest.param("cli/x.py", "def f():\n    from ..testing import Cluster", id="the command reaches the test kit"),
+        pytest.param("client/x.py", "from ..testing import Cluster", id="client reaches the test kit"),
         pytest.param("fencing/x.py", "import sqlite3", id="fencing reaches sqlite"),
     ],
 )
