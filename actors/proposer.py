@@ -57,12 +57,14 @@ class ProposerShell(Shell):
         return read
 
     def on_receive(self, batch: Batch) -> None:
-        """Do as any shell; and now and then say who this is."""
+        """Do as any shell; and now and then say who this is, and what is wrong with the others."""
         super().on_receive(batch)
         now = now_ms()
         if now >= self._greet_at_ms:
             self._greet_at_ms = now + GREETING_EVERY_MS
-            self.links.greet(Role.PROPOSER)
+            reached = self.links.greet(Role.PROPOSER)
+            for line in self.links.peers.look(now, reached):
+                log.warning("%s", line)
 
     def speak(self, sends: list[Send]) -> None:
         """Log a change of leadership, then send."""
