@@ -12,6 +12,9 @@ AGAIN_MS = 30_000
 AGAIN_MS_MAX = 600_000
 """… but no more rarely than this."""
 
+FOREIGN_MS = 2_000
+"""A peer that is heard may miss a greeting; somebody who forges its packets must not fill the log meanwhile."""
+
 STALL_MS = 3_000
 """Who looks less often than this was standing still itself, and has no right to call others silent."""
 
@@ -61,7 +64,7 @@ class Peers:
                 peer.heard_at_ms = now_ms
                 continue
             silent_ms = now_ms - peer.heard_at_ms
-            if number in self._foreign:
+            if number in self._foreign and silent_ms >= FOREIGN_MS:
                 what, line = "foreign", self._describes_another_cluster(number)
             elif silent_ms < SILENCE_MS:
                 continue

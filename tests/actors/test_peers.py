@@ -64,7 +64,19 @@ def test_whoever_stood_still_itself_calls_nobody_silent() -> None:
     assert peers.look(61_000, {2, 3}) == []
 
 
-def test_a_peer_of_another_cluster_is_told_at_once_and_not_with_each_of_its_packets() -> None:
+def test_forged_packets_do_not_fill_the_log_beside_a_peer_that_is_heard() -> None:
+    """P11. Its greeting may come a little late now and then."""
+    peers = Peers(1, {node: ENDPOINTS[node] for node in (1, 2)})
+    lines = []
+    for second in range(60):
+        peers.foreign(2)
+        if second % 2:
+            peers.heard(2)
+        lines += peers.look(second * 1000, {2})
+    assert lines == []
+
+
+def test_a_peer_of_another_cluster_is_told_soon_and_not_with_each_of_its_packets() -> None:
     peers = Peers(1, ENDPOINTS)
     assert peers.look(0, ()) == []
     lines = []
