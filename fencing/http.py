@@ -21,7 +21,7 @@ _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 911
 # A structured field (RFC 9651): a number with two parameters. Names may be any Unicode and strings there may not, so
 # they are percent-encoded.
 _STRING: Final = r'"((?:[A-Za-z0-9_.~/:@!$&\'()*+,=-]|%[0-9A-Fa-f]{2})+)"'
-_HEADER: Final = re.compile(rf"([1-9][0-9]{{0,18}}); ?namespace={_STRING}; ?name={_STRING}", re.ASCII)
+_HEADER: Final = re.compile(rf"([1-9][0-9]{{0,18}}); ?namespace={_STRING}; ?name={_STRING}")
 _HEADER_BYTES_MAX: Final = 64 + 3 * (limits.NAMESPACE_BYTES_MAX + limits.NAME_BYTES_MAX)
 
 LeaseOf = Callable[[str, str], tuple[str, str] | None]

@@ -18,13 +18,13 @@ _MARKS: Final[dict[str, str]] = {
     "numeric": ":{place}",
     "named": ":{name}",
 }
-_TABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?", re.ASCII)
+_TABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?")
 
-# Where the conflicting row fails the WHERE, both databases keep it and PostgreSQL locks it all the same. An equal token
-# updates too, for the sake of that lock: whoever was admitted stays the newest until its transaction ends.
+# PostgreSQL locks a conflicting row also where it fails the WHERE. So nobody with another token is admitted until the
+# transaction ends, though an equal token, which most are, writes no new version of the row.
 _ADMIT: Final = (
     "INSERT INTO {table} AS seen (name, token) VALUES ({name}, {token}) "
-    "ON CONFLICT (name) DO UPDATE SET token = excluded.token WHERE seen.token <= excluded.token"
+    "ON CONFLICT (name) DO UPDATE SET token = excluded.token WHERE seen.token < excluded.token"
 )
 # The row decides and not the cursor's rowcount, which PEP 249 lets a driver leave at -1. A transaction that has written
 # has a number; if there is none now, the INSERT was a transaction by itself, and so would be each of the user's writes.

@@ -95,6 +95,24 @@ def test_a_body_that_fails_leaves_the_content_and_no_draft(path: Path) -> None:
     assert list(path.with_name("report.csv.fence").glob("*.draft")) == []
 
 
+def test_a_writer_leaves_the_draft_of_another_that_lives(path: Path) -> None:
+    """Two writers of one holder, whose token is the same: the one that ends last wins."""
+    guard = FileGuard(path)
+    with guard.open(7) as file:
+        guard.write(b"first to end", 7)
+        file.write(b"last to end")
+    assert path.read_bytes() == b"last to end"
+
+
+def test_a_reader_that_has_begun_reads_the_old_content_to_its_end(path: Path) -> None:
+    """The file is replaced and never written into, so no moment shows a part of it."""
+    guarded_write(path, b"old", 7)
+    with path.open("rb") as reader:
+        guarded_write(path, b"new", 8)
+        assert reader.read() == b"old"
+    assert path.read_bytes() == b"new"
+
+
 def test_a_link_and_its_file_have_one_fence(tmp_path: Path, path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(path)

@@ -1,5 +1,6 @@
 """A writer that is killed at any moment leaves the old content or the new, and a fence that still holds."""
 
+import os
 import random
 import subprocess
 import sys
@@ -71,6 +72,34 @@ def test_a_kill_at_any_line_leaves_the_old_or_the_new(tmp_path: Path) -> None:
         assert {entry.suffix for entry in (directory / "report.csv.fence").iterdir()} == {"", ".token"}
     # content is never newer than its token; and each of the moments was met
     assert outcomes == {(b"old", 7), (b"old", 8), (b"new", 8)}
+
+
+def test_each_step_is_on_the_disk_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill loses nothing that was written and not synced, but a power failure does."""
+    steps = []
+    fsync, replace = os.fsync, Path.replace
+
+    def recorded_fsync(descriptor: int) -> None:
+        steps.append(("sync", Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    def recorded_replace(source: Path, target: Path) -> Path:
+        steps.append(("replace", Path(target)))
+        return replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(Path, "replace", recorded_replace)
+    guarded_write(tmp_path / "report.csv", b"new", 8)
+    told = [(what, path.suffix or path.name) for what, path in steps]
+    assert told == [
+        ("sync", tmp_path.name),  # the directory of the fence is there
+        ("sync", ".new"),
+        ("replace", ".token"),
+        ("sync", ".fence"),
+        ("sync", ".draft"),
+        ("replace", ".csv"),
+        ("sync", tmp_path.name),
+    ]
 
 
 def test_a_kill_at_a_random_moment_leaves_a_whole_file(tmp_path: Path, chance: random.Random) -> None:

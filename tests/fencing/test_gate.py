@@ -74,6 +74,30 @@ def test_no_two_leases_have_one_resource() -> None:
     assert len(names) == len(leases)
 
 
+def test_nobody_gets_between_the_look_and_the_entry() -> None:
+    """The older token is stopped where it has looked and not yet entered; the newer one must wait for it."""
+    gate = TokenGate()
+    newer = threading.Thread(target=gate.admit, args=("job", 8))
+
+    class Name(str):
+        """A name that is hashed once for the look and again for the entry."""
+
+        __slots__ = ()
+        hashed = 0
+
+        def __hash__(self) -> int:
+            Name.hashed += 1
+            if Name.hashed == 2:
+                newer.start()
+                newer.join(0.2)  # with the lock it cannot end before this does
+            return hash(str(self))
+
+    gate.admit(Name("job"), 7)
+    newer.join()
+    assert Name.hashed >= 2
+    assert gate.newest("job") == 8
+
+
 def test_many_threads_with_mixed_tokens_end_with_the_highest(chance: random.Random) -> None:
     """What was admitted never falls, whatever the order of the threads."""
     gate = TokenGate()
