@@ -17,6 +17,11 @@ from .server import ServerMissing
 SUMMARY = (
     "A distributed lock and lease service: three or five small servers that agree on who holds what and until when."
 )
+NOTES = """
+`lessor COMMAND --help` has more. Every option has an environment variable of the same name: --node-id is
+LESSOR_NODE_ID; but `bench` takes --endpoints as a flag only. `lock` exits with the code of the command that it ran, if
+that ran to its end.
+"""
 EXAMPLES = """
 lessor demo                                        see it work, on this machine, in a quarter of a minute
 lessor serve --node-id 1 --cluster 1=tcp://127.0.0.1:7411 --data ./node1
@@ -29,12 +34,7 @@ def build_parser() -> Parser:
     """Return the parser of the whole command line."""
     from .. import __version__
 
-    parser = Parser(prog="lessor", summary=SUMMARY, examples=EXAMPLES)
-    parser.epilog = (
-        f"{parser.epilog}\n\n"
-        "Every option has an environment variable of the same name: --node-id is LESSOR_NODE_ID. The flag wins;\n"
-        f"a switch that the environment turns on is turned off by its --no- form.\n\n{exit_codes.HELP}"
-    )
+    parser = Parser(prog="lessor", summary=SUMMARY, examples=EXAMPLES, notes=NOTES, codes=" ".join(exit_codes.MEANINGS))
     parser.add_argument("--version", action="version", version=f"lessor {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     for module in (serve, demo, lock, listing, status, watch, bench, sim):

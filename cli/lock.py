@@ -36,8 +36,7 @@ than that of every earlier holder: hand it to what the command writes to, so tha
 While it waits it says on stderr what for: who holds the lock and how many stand before, or that no node answers. It
 waits for the service as for a holder, for ever unless there is a --timeout, which counts all of it.
 
-Exits with the command's own exit code, 128+N if signal N killed it; 120: not granted in time; 121: the service did not
-answer; 122: the lease was lost and the command stopped; 126, 127: the command cannot be run, was not found.
+Exits with the command's own exit code, 128+N if signal N killed it; else as below.
 """
 EXAMPLES = """
 lessor lock nightly-report -- ./report.sh --all
@@ -77,6 +76,7 @@ def register(commands: "Commands[Parser]") -> None:
         summary=SUMMARY,
         notes=NOTES,
         examples=EXAMPLES,
+        codes="120 121 122 126 127 128+N 2",
     )
     parser.name("what is to be held", runs_command=True)
     parser.option(
@@ -92,7 +92,7 @@ def register(commands: "Commands[Parser]") -> None:
         metavar="TIME",
         read=duration,
         shown="for ever",
-        help="how long to wait in line; 0: take it if it is free, never wait",
+        help="how long to wait in all, in line and for the service; 0: take it if it is free, never wait in line",
     )
     parser.option("--holder", metavar="TEXT", read=word, shown="HOST:PID", help="how others see who holds the lock")
     parser.option(

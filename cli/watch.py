@@ -40,7 +40,7 @@ COLOURS: Final = {
 def register(commands: "Commands[Parser]") -> None:
     """Add the command to the command line."""
     parser = commands.add_parser(
-        "watch", help="what happens, as it happens", summary=SUMMARY, notes=NOTES, examples=EXAMPLES
+        "watch", help="what happens, as it happens", summary=SUMMARY, notes=NOTES, examples=EXAMPLES, codes="2 128+N"
     )
     parser.name("tell only of this name", required=False)
     add_endpoints(parser)
