@@ -15,7 +15,7 @@ from lessor.client.errors import AcquireTimeout, ServiceBusy, Unavailable
 from lessor.core.errors import BadRequest, Corrupt, ForeignDatabase
 from lessor.transport.ports import AddressInUse
 
-from .commands import Run, finish, heed_ctrl_c, lessor_process, read_until, run_process
+from .commands import Run, finish, lessor_process, read_until, run_process
 
 NOBODY = "tcp://127.0.0.1:9"
 
@@ -122,7 +122,7 @@ def test_the_entry_loads_nothing_before_it_heeds_ctrl_c() -> None:
 def test_ctrl_c_ends_a_command_quietly_however_early_it_comes(loaded: str) -> None:
     """Each module is told on stderr when it has been loaded; `watch` would go on for ever."""
     arguments = ("watch", "--endpoints", NOBODY)
-    process = lessor_process(*arguments, options=("-X", "importtime"), preexec_fn=heed_ctrl_c)
+    process = lessor_process(*arguments, options=("-X", "importtime"))
     read_until(process, f" {loaded}\n")
     process.send_signal(signal.SIGINT)
     done = finish(process)
