@@ -23,6 +23,7 @@ STALL_MS = 3_000
 class _Peer:
     endpoint: str
     heard_at_ms: int = 0
+    reached_at_ms: int = 0
     told: set[str] = field(default_factory=set)
     tell_at_ms: int = 0
     again_ms: int = AGAIN_MS
@@ -58,29 +59,15 @@ class Peers:
         lines = []
         for number, peer in self._peers.items():
             if number in self._heard or stalled:
+                peer.heard_at_ms = now_ms
+            if number in connected or stalled:
+                peer.reached_at_ms = now_ms
+            what, line = self._problem(number, peer, now_ms)
+            if not what:
                 if peer.told and number in self._heard:
                     lines.append(f"node {number} is heard again")
                     peer.told, peer.again_ms = set(), AGAIN_MS
-                peer.heard_at_ms = now_ms
-                continue
-            silent_ms = now_ms - peer.heard_at_ms
-            if number in self._foreign and silent_ms >= FOREIGN_MS:
-                what, line = "foreign", self._describes_another_cluster(number)
-            elif silent_ms < SILENCE_MS:
-                continue
-            elif number in connected:
-                what, line = (
-                    "silent",
-                    f"node {number} at {peer.endpoint} was not heard for {silent_ms // 1000} s, though ",
-                )
-                line += f"something answers there: does its --cluster say that this node is at {self._own}?"
-            else:
-                what, line = (
-                    "away",
-                    f"node {number} could not be reached at {peer.endpoint} for {silent_ms // 1000} s: ",
-                )
-                line += "is it running, and is that where it listens?"
-            if what not in peer.told or now_ms >= peer.tell_at_ms:
+            elif what not in peer.told or now_ms >= peer.tell_at_ms:
                 peer.told.add(what)
                 peer.tell_at_ms = now_ms + peer.again_ms
                 peer.again_ms = min(2 * peer.again_ms, AGAIN_MS_MAX)
@@ -89,8 +76,22 @@ class Peers:
         self._foreign.clear()
         return lines
 
-    def _describes_another_cluster(self, number: int) -> str:
-        return (
-            f"node {number} describes another cluster and is not listened to: its --cluster-name, or the numbers in "
-            f"its --cluster (here {self._members}), are not the same as here"
-        )
+    def _problem(self, number: int, peer: _Peer, now_ms: int) -> tuple[str, str]:
+        """Return what is wrong with a peer, in a word and in a line; nothing if all is well."""
+        silent_ms, unreached_ms = now_ms - peer.heard_at_ms, now_ms - peer.reached_at_ms
+        if number in self._foreign and silent_ms >= FOREIGN_MS:
+            return "foreign", (
+                f"node {number} describes another cluster and is not listened to: its --cluster-name, or the numbers "
+                f"in its --cluster (here {self._members}), are not the same as here"
+            )
+        if unreached_ms >= SILENCE_MS:
+            away = f"node {number} could not be reached at {peer.endpoint} for {unreached_ms // 1000} s"
+            if silent_ms < SILENCE_MS:
+                return "elsewhere", f"{away}, though it is heard: is its place in this node's --cluster right?"
+            return "away", f"{away}: is it running, and is that where it listens?"
+        if silent_ms >= SILENCE_MS:
+            return "silent", (
+                f"node {number} at {peer.endpoint} was not heard for {silent_ms // 1000} s, though something answers "
+                f"there: does its --cluster say that this node is at {self._own}?"
+            )
+        return "", ""

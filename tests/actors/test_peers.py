@@ -50,6 +50,15 @@ def test_a_peer_that_answers_elsewhere_only_is_told_by_what_it_may_have_wrong() 
     assert "does its --cluster say that this node is at tcp://h1:7411?" in found[5]
 
 
+def test_a_peer_that_is_heard_but_not_where_the_list_says_is_told() -> None:
+    """Our own list names another place for it."""
+    found = lines_of(Peers(1, ENDPOINTS), 20, heard={2, 3}, reached={3})
+    assert found == {
+        5: "node 2 could not be reached at tcp://h2:7411 for 5 s, though it is heard: "
+        "is its place in this node's --cluster right?"
+    }
+
+
 def test_a_peer_that_is_back_is_told_once_and_counts_anew() -> None:
     peers = Peers(1, ENDPOINTS)
     lines_of(peers, 200, heard={3}, reached={3})
@@ -110,10 +119,12 @@ def text_with(caplog: pytest.LogCaptureFixture, words: str) -> str:
 def test_a_node_that_is_left_alone_says_who_is_missing_and_when_it_is_back(
     nodes: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(actors_peers, "SILENCE_MS", 900)
+    monkeypatch.setattr(actors_peers, "SILENCE_MS", 3_000)
     pair = nodes(2)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         pair.start(1)
         until(lambda: f"node 2 could not be reached at {pair.endpoints[2]}" in caplog.text, "it is missed")
         pair.start(2)
         until(lambda: "node 2 is heard again" in caplog.text, "it is back")
+    alone, _, _ = caplog.text.partition("could not be reached")
+    assert alone.count("no leader is known") == 1, "it stands again and again, and that is told once"
