@@ -119,7 +119,7 @@ def test_a_node_that_dies_in_the_middle_of_a_step_writes_nothing_and_says_nothin
 def test_a_leader_that_is_cut_off_grants_nothing_while_another_leads(three: Cluster) -> None:  # P3
     client = three.client()
     lease = client.acquire("job", ttl=30)
-    old = three.leader
+    old = three.wait_for_leader()
     three.partition(old, clients=False)
     with lessor.connect(three.endpoint_of(old), request_timeout=0.3) as naive, pytest.raises(lessor.Unavailable):
         naive.try_acquire("other")
@@ -134,37 +134,53 @@ def test_a_leader_that_is_cut_off_grants_nothing_while_another_leads(three: Clus
     assert client.describe("other")[0].token == other.token
 
 
-def test_a_cluster_that_no_client_reaches_keeps_its_leader_and_the_lease_is_lost_in_time(three: Cluster) -> None:  # P8
-    lease = three.client(request_timeout=0.2).acquire("job", ttl=0.6)
-    leader = three.leader
+def test_a_cluster_that_no_client_reaches_has_a_leader_and_the_lease_is_lost_in_time(three: Cluster) -> None:  # P8
+    lease = three.client(request_timeout=0.2).acquire("job", ttl=2)
     three.partition(*three.nodes, peers=False)
     with pytest.raises(lessor.Unavailable):
         lease.renew()
     until(lambda: not lease.held, "the loss of the lease")
     assert lease.lost_reason == "it expired before it could be renewed"
-    assert three.leader == leader
+    assert three.wait_for_leader()
     three.heal()
     assert three.client().acquire("job", timeout=10).token > lease.token
 
 
-def test_a_leader_that_is_not_heard_is_replaced_though_it_hears(three: Cluster) -> None:
-    deaf = {"hears": False, "heard": False}
-    for direction in deaf:
-        leader = three.wait_for_leader()
-        three.partition(leader, **(deaf | {direction: True}))
-        assert three.wait_for_leader() != leader
-        three.heal()
+@pytest.mark.parametrize("hears", [True, False], ids=["it hears", "it is heard"])
+def test_a_leader_that_is_cut_off_in_one_direction_is_replaced(three: Cluster, *, hears: bool) -> None:
+    leader = three.wait_for_leader()
+    other = leader % 3 + 1
+    three.partition(leader, hears=hears, heard=not hears)
+    assert three._network.passes(other, leader) is hears
+    assert three._network.passes(leader, other) is not hears
+    assert three.wait_for_leader() != leader
+    three.heal()
+    until(lambda: _follows(three, leader), "the old leader to follow")
+
+
+def test_a_partition_is_from_the_peers_or_the_clients_or_both_and_they_add_up() -> None:
+    with Cluster(2) as two:
+
+        def cut() -> set[tuple[int, int]]:
+            return {(a, b) for a in range(3) for b in range(3) if not two._network.passes(a, b)}
+
+        from_peer, from_clients = {(1, 2), (2, 1)}, {(1, 0), (0, 1)}
+        two.partition(1, clients=False)
+        assert cut() == from_peer
+        two.heal()
+        two.partition(1, peers=False)
+        assert cut() == from_clients
+        two.partition(1, clients=False)
+        assert cut() == from_peer | from_clients
+        two.heal()
+        assert cut() == set()
+        two.partition(1)
+        assert cut() == from_peer | from_clients
 
 
 def test_nodes_that_are_cut_off_together_go_on_together_if_they_are_a_majority(three: Cluster) -> None:
     three.partition(1, 2)
     assert three.wait_for_leader() in {1, 2}
-    passes = three._network.passes
-    parties = [0, 1, 2, 3]
-    assert {(a, b) for a in parties for b in parties if not passes(a, b)} == {
-        *[(1, 0), (1, 3), (2, 0), (2, 3)],
-        *[(0, 1), (3, 1), (0, 2), (3, 2)],
-    }
 
 
 # --- pause -----------------------------------------------------------------------------------------------------------
@@ -172,8 +188,8 @@ def test_nodes_that_are_cut_off_together_go_on_together_if_they_are_a_majority(t
 
 def test_a_leader_that_is_paused_loses_no_lease_and_follows_once_it_goes_on(three: Cluster) -> None:  # P4
     client = three.client()
-    lease = client.acquire("job", ttl=2)
-    paused = three.leader
+    lease = client.acquire("job", ttl=10)
+    paused = three.wait_for_leader()
     three.pause(paused)
     assert three.wait_for_leader() != paused
     lease.renew()
@@ -184,14 +200,14 @@ def test_a_leader_that_is_paused_loses_no_lease_and_follows_once_it_goes_on(thre
 
 
 def test_the_pause_of_a_whole_cluster_costs_no_lease_its_time(alone: Cluster) -> None:  # P4: its clock stands still
-    client = alone.client(request_timeout=1)
+    client = alone.client(request_timeout=2)
     lease = client.acquire("job", ttl=30)
     before = client.describe("job")[0].expires_in
     alone.pause(1)
     with pytest.raises(lessor.Unavailable):
         client.describe("job")
     alone.resume(1)
-    assert client.describe("job")[0].expires_in > before - 0.9, "the second of the pause was counted"
+    assert client.describe("job")[0].expires_in > before - 1.5, "the two seconds of the pause were counted"
     assert lease.held
 
 
@@ -297,8 +313,8 @@ def test_a_node_that_ends_by_itself_is_told_of(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.usefixtures("nothing_left")
 def test_a_node_that_is_a_process_is_told_by_signals_and_missed_if_it_ends_by_itself() -> None:
-    with Cluster(2, processes=True) as cluster:
-        client = cluster.client(request_timeout=10)
+    with Cluster(1, processes=True) as cluster:
+        client = cluster.client(request_timeout=30)
         lease = client.acquire("job", ttl=30)
         process = process_of(cluster, 1)
         cluster.kill(1)
@@ -384,12 +400,12 @@ def test_a_cluster_that_cannot_start_leaves_nothing(monkeypatch: pytest.MonkeyPa
 
 def test_the_processes_of_nodes_end_with_the_one_that_started_them() -> None:
     program = (
-        "import os; from lessor.testing import Cluster; cluster = Cluster(1, processes=True); cluster.pause(1)\n"
+        "import os; from lessor.testing import Cluster; cluster = Cluster(2, processes=True); cluster.pause(1)\n"
         "print(*[node._process.pid for node in cluster._members.values()], cluster._directory, flush=True)\n"
         "os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     *pids, directory = done.stdout.split()
-    assert len(pids) == 1, done.stderr
+    assert len(pids) == 2, done.stderr
     shutil.rmtree(directory)  # nobody was left to do it
     until(lambda: not any(Path("/proc", pid, "exe").exists() for pid in pids), "the processes to end")

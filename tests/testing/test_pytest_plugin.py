@@ -1,5 +1,6 @@
 """The fixtures as a user has them: in a pytest of his own, which knows them since lessor is installed."""
 
+import os
 import re
 import subprocess
 import sys
@@ -22,11 +23,13 @@ class Project:
     def run(self, source: str, *options: str) -> tuple[dict[str, int], str]:
         """Run a file of tests; return how many passed, failed and so on, and what pytest said."""
         (self.tests / "test_it.py").write_text(source, encoding="utf-8")
-        command = [sys.executable, "-m", "pytest", "-W", "error", "--strict-markers", "-p", "no:cacheprovider"]
+        without = [part for name in ("cacheprovider", "xdist", "hypothesispytest") for part in ("-p", f"no:{name}")]
+        command = [sys.executable, "-m", "pytest", "-W", "error", "--strict-markers", *without]
         done = subprocess.run(
             [*command, "--basetemp", str(self.tests.parent / "base"), *options, "test_it.py"],
             cwd=self.tests,
-            env={"TMPDIR": str(self.temporary), "PATH": "/usr/bin:/bin"},
+            env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+            | {"TMPDIR": str(self.temporary)},
             capture_output=True,
             text=True,
             check=False,
@@ -47,63 +50,46 @@ def test_the_example_of_the_documentation_passes_as_it_stands(project: Project) 
     assert list(project.temporary.iterdir()) == []
 
 
-def test_the_fixtures_give_clusters_and_fail_a_test_whose_node_failed_and_nothing_is_left(project: Project) -> None:
+def test_the_fixtures_cost_nothing_until_they_are_used_and_leave_nothing_however_a_test_ends(project: Project) -> None:
     counts, said = project.run(
         """
+import sys
 import pytest
-from lessor.actors.acceptor import AcceptorShell
 
-def test_one_node(lessor_node):
+def test_that_uses_none(pytestconfig):
+    heavy = {"zmq", "cbor2", "pykka", "sqlite3", "sqlite_utils", "lessor.core.limits", "lessor.testing.cluster"}
+    assert not heavy & set(sys.modules)
+    assert any(line.startswith("lessor(nodes=3, processes=False): ") for line in pytestconfig.getini("markers"))
+
+def test_without_the_server(request, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pykka", None)
+    request.getfixturevalue("lessor_node")
+
+def test_of_one_node(lessor_node):
     assert lessor_node.nodes == [1]
 
 @pytest.mark.lessor(nodes=2)
-def test_two_nodes(lessor_cluster):
+def test_of_two_nodes_that_fails(lessor_cluster):
     assert lessor_cluster.nodes == [1, 2]
     1 / 0
 
 @pytest.mark.lessor(0)
-def test_no_nodes(lessor_cluster):
+def test_of_no_nodes(lessor_cluster):
     pass
 
 def test_of_a_node_that_fails(lessor_node, monkeypatch):
+    from lessor.actors.acceptor import AcceptorShell
     def fail(*_): raise OSError("the disk is gone")
     monkeypatch.setattr(AcceptorShell, "commit", fail)
-    with pytest.raises(Exception): lessor_node.client(request_timeout=0.2).try_acquire("job")
-    with pytest.raises(Exception, match="has ended"): lessor_node._wait_for(lambda: False, "it", 10)
+    with lessor_node.client(request_timeout=0.2) as client, pytest.raises(ConnectionError):
+        client.try_acquire("job")
+    with pytest.raises(Exception, match="has ended"):
+        lessor_node._wait_for(lambda: False, "it", 10)
 """
     )
-    assert counts == {"passed": 2, "failed": 1, "errors": 2}, said
+    assert counts == {"passed": 3, "failed": 2, "errors": 2}, said
+    assert 'ImportError: lessor.testing runs nodes: pip install "lessor[testing]"' in said
     assert "ZeroDivisionError" in said
     assert "a cluster has 1 to 9 nodes, not 0" in said
     assert "node 1 has ended: its acceptor failed: the disk is gone" in said
     assert list(project.temporary.iterdir()) == []
-
-
-def test_the_fixtures_say_what_to_install_if_the_server_is_missing(project: Project) -> None:
-    counts, said = project.run(
-        """
-import sys
-sys.modules["pykka"] = None
-
-def test_it(lessor_cluster):
-    pass
-"""
-    )
-    assert counts == {"error": 1}, said
-    assert 'lessor.testing runs nodes: pip install "lessor[testing]"' in said
-
-
-def test_the_fixtures_are_known_with_their_marker_and_cost_those_nothing_who_do_not_use_them(project: Project) -> None:
-    counts, said = project.run(
-        """
-import sys
-
-def test_it():
-    assert "lessor.testing.pytest_plugin" in sys.modules
-    heavy = {"zmq", "cbor2", "pykka", "sqlite3", "sqlite_utils", "lessor.core.limits"}
-    assert not heavy & set(sys.modules)
-"""
-    )
-    assert counts == {"passed": 1}, said
-    assert "lessor_cluster" in project.run("", "--fixtures")[1]
-    assert "@pytest.mark.lessor(nodes=3, processes=False)" in project.run("", "--markers")[1]
