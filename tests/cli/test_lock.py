@@ -18,7 +18,7 @@ from lessor.cli import lock as cli_lock
 from lessor.transport.ports import free_base_port
 
 from ..support.waiting import until
-from .commands import finish, gone, lessor_process, read_until, run_process, written
+from .commands import Run, finish, gone, lessor_process, read_until, run_process, written
 
 pytestmark = pytest.mark.system
 
@@ -43,6 +43,15 @@ def lock(service: str, name: str, *options: str) -> tuple[str, ...]:
 def test_the_exit_code_is_that_of_the_command(service: str) -> None:
     assert run_process(*lock(service, "x"), "sh", "-c", "exit 7").code == 7
     assert run_process(*lock(service, "x"), "true").code == 0
+
+
+def test_a_name_that_begins_with_a_dash_is_locked_and_shown(service: str, client: lessor.Client, run: Run) -> None:
+    done = run_process(
+        "lock", "--endpoints", service, "--", "-x", "--", "sh", "-c", 'echo "$LESSOR_LOCK_NAME" "$@"', "--"
+    )
+    assert (done.code, done.out) == (0, "-x\n")
+    with client.lock("-x"):
+        assert run("show", "--endpoints", service, "--json", "--", "-x").json["holder"] == "tester"
 
 
 def test_a_command_that_a_signal_killed_is_told_as_a_shell_tells_it(service: str) -> None:
