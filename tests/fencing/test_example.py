@@ -39,7 +39,7 @@ def test_one_that_was_stopped_while_it_worked_is_refused(node: Embedded, tmp_pat
     """P3, P5: as the example tells to try."""
     path = tmp_path / "app.sqlite3"
     common = ("--endpoints", node.endpoints, "--database", path, "--ttl", 0.5)
-    with start(*common, "--work", 1) as first:
+    with start(*common, "--work", 3) as first:
         assert first.stdout is not None
         assert first.stdout.readline() == "holding with token 1\n"
         os.kill(first.pid, signal.SIGSTOP)
