@@ -2,9 +2,9 @@
 
 >>> from lessor.testing import Cluster
 >>> with Cluster() as cluster, cluster.client() as client, client.lock("nightly-report") as lease:
-...     cluster.kill_leader()
-...     print(lease.held)
-1
+...     killed = cluster.kill_leader()
+...     lease.renew()
+...     lease.held
 True
 """
 

@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from ..actors.node import NodeConfig
-from ..client.lease import LeaseView
+from ..client.lease import BaseLease, LeaseView
 from ..client.status import ClusterStatus, ask_status
-from ..client.sync import Client, Lease, connect
+from ..client.sync import Client, connect
 from ..core import limits
 from ..core.ballot import quorum
 from ..core.errors import BadRequest
@@ -182,7 +182,7 @@ class Cluster:
         """End every partition. What was under way arrives now, on connections that nobody has given up meanwhile."""
         self._network.heal()
 
-    def expire(self, session: Lease | LeaseView | int) -> int:
+    def expire(self, session: BaseLease | LeaseView | int) -> int:
         """End a session now, with all that it holds and waits for, and return its number.
 
         What it holds is released by token, as an operator may, and its client is told so; then the session is closed in

@@ -284,7 +284,10 @@ class Door:
             accepted, _address = self._socket.accept()
         except OSError:
             return  # it has gone again
-        self._on_accept(self, accepted)
+        try:
+            self._on_accept(self, accepted)
+        except OSError:
+            accepted.close()  # there are no files left for the other half
 
 
 @dataclass(slots=True, eq=False)
