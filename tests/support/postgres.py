@@ -3,7 +3,6 @@
 import os
 import pwd
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,15 @@ from .waiting import until
 
 USER = "lessor"
 DATABASE = "postgres"
+
+# The server ends, and its directory goes, when the input ends: also when the process of the tests is killed.
+SERVE = """
+"$0" -D "$1/data" -k "$1" -c listen_addresses= -F </dev/null 2>"$1/log" &
+cat >/dev/null
+kill -INT $!
+wait $!
+rm -rf "$1"
+"""
 
 
 def programs() -> Path | None:
@@ -33,22 +41,13 @@ def server(folder: Path) -> Iterator[str]:
         entry = pwd.getpwnam("nobody")
         owner = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
         os.chown(home, entry.pw_uid, entry.pw_gid)
+    settings = ["-D", str(home / "data"), "-U", USER, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
     try:
-        settings = ["-D", str(home / "data"), "-U", USER, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
         subprocess.run([folder / "initdb", *settings], cwd=home, check=True, capture_output=True, **owner)
-        with (home / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [folder / "postgres", "-D", home / "data", "-k", home, "-c", "listen_addresses=", "-F"],
-                cwd=home,
-                stderr=log,
-                **owner,
-            )
-        try:
-            ready = [str(folder / "pg_isready"), "-q", "-h", str(home), "-U", USER, "-d", DATABASE]
+        command = ["sh", "-c", SERVE, str(folder / "postgres"), str(home)]
+        ready = [str(folder / "pg_isready"), "-q", "-h", str(home), "-U", USER, "-d", DATABASE]
+        with subprocess.Popen(command, cwd="/", stdin=subprocess.PIPE, **owner):
             until(lambda: subprocess.run(ready, check=False).returncode == 0, "the server is ready", timeout=30)
             yield str(home)
-        finally:
-            process.send_signal(signal.SIGINT)  # fast: it ends whatever is connected
-            process.wait()
     finally:
-        shutil.rmtree(home)
+        shutil.rmtree(home, ignore_errors=True)
