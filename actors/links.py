@@ -32,6 +32,7 @@ from ..core.messages import (
 from ..transport.endpoints import of_role
 from ..transport.packets import BadMessage, Sender, decode_peer_packet, encode_peer_packet, payload, split
 from ..transport.sockets import Context, Socket, arriving, dealer, send
+from .peers import Peers
 
 log = logging.getLogger(__name__)
 
@@ -164,6 +165,7 @@ class Links:
         self.context = context
         self.on_stranger = on_stranger
         self.locals = locals_
+        self.peers = Peers(sender.node, endpoints)
         self._remotes: dict[Address, RemoteRef] = {}
         self._strangers: dict[int, float] = {}
 
@@ -186,12 +188,14 @@ class Links:
                 for role in roles:
                     self.remote(Address(node, role))
 
-    def greet(self, role: Role) -> None:
-        """Say nothing but who this is to `role` of every other node, so that each knows each by its incarnation."""
+    def greet(self, role: Role) -> list[int]:
+        """Say nothing but who this is to `role` of every other node, so that each knows each by its incarnation.
+
+        Return to which nodes there is a connection.
+        """
         packet = encode_peer_packet(self.sender, [])
-        for node in self.endpoints:
-            if node != self.sender.node:
-                send(self.remote(Address(node, role)).socket, [packet])
+        others = [node for node in self.endpoints if node != self.sender.node]
+        return [node for node in others if send(self.remote(Address(node, role)).socket, [packet])]
 
     def speak(self, sends: list[Send]) -> None:
         """Tell everybody what is to be told."""
@@ -257,12 +261,18 @@ class Links:
 
     def _known(self, sender: Sender, role: Role) -> bool:
         if sender.cluster != self.sender.cluster or sender.node not in self.endpoints:
-            self.tallies.complain("packets_foreign", f"node {sender.node} of another cluster, or no member of this one")
+            if self.peers.foreign(sender.node):
+                self.tallies.count("packets_foreign")  # what is to be told of it, `peers` says
+            else:
+                self.tallies.complain(
+                    "packets_foreign", f"node {sender.node} is no member here; is its --cluster right?"
+                )
             return False
         if sender.node == self.sender.node:
             self.tallies.complain("packets_foreign", f"somebody else claims to be node {sender.node}")
             return False
         if self.roster.meet(sender.node, sender.incarnation):
+            self.peers.heard(sender.node)
             return True
         self.tallies.complain(
             "packets_of_strangers", f"node {sender.node} came back without its journal; it is not listened to"

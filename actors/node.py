@@ -135,6 +135,9 @@ class Node:
             promised = self._launch(
                 Role.ACCEPTOR, AcceptorShell, fate, self._links(), ports[Role.ACCEPTOR], members, directory, learnt
             )
+            own = self.config.endpoints[self.config.node]
+            # before the proposer says who leads: only with a leader is anybody served
+            log.info("node %d of cluster %r listens at %s", self.config.node, self.config.cluster, own)
             self._launch(
                 Role.PROPOSER, ProposerShell, fate, self._links(), ports[Role.PROPOSER], members, promised, learnt[0]
             )
@@ -143,7 +146,6 @@ class Node:
             if self.failure is not None:
                 raise self.failure[1] from None  # what came of it is of no interest
             raise
-        log.info("node %d of cluster %r serves at %s", self.config.node, self.config.cluster, self.endpoints)
         return self
 
     def stop(self) -> None:

@@ -37,6 +37,7 @@ class ProposerShell(Shell):
         self.applied = applied
         self._monitors: list[Socket] = []
         self._greet_at_ms = 0
+        self._leaderless = False
 
     def set_up(self) -> None:
         """Build the core and watch the peers."""
@@ -57,12 +58,14 @@ class ProposerShell(Shell):
         return read
 
     def on_receive(self, batch: Batch) -> None:
-        """Do as any shell; and now and then say who this is."""
+        """Do as any shell; and now and then say who this is, and what is wrong with the others."""
         super().on_receive(batch)
         now = now_ms()
         if now >= self._greet_at_ms:
             self._greet_at_ms = now + GREETING_EVERY_MS
-            self.links.greet(Role.PROPOSER)
+            reached = self.links.greet(Role.PROPOSER)
+            for line in self.links.peers.look(now, reached):
+                log.warning("%s", line)
 
     def speak(self, sends: list[Send]) -> None:
         """Log a change of leadership, then send."""
@@ -80,8 +83,10 @@ class ProposerShell(Shell):
             log.info("node %d leads under ballot %s", node, leadership.ballot)
         elif leadership.leader:
             log.info("node %d follows node %d under ballot %s", node, leadership.leader, leadership.ballot)
-        else:
-            log.info("node %d is %s; no leader is known", node, leadership.role)
+        else:  # told once: without a majority, it stands and gives up again and again
+            level = logging.DEBUG if self._leaderless else logging.INFO
+            log.log(level, "node %d is %s; no leader is known", node, leadership.role)
+        self._leaderless = not leadership.leader
 
     def tear_down(self) -> None:
         """Close the port and the monitors."""

@@ -34,7 +34,7 @@ The workers are threads that share one client, or one client in each of several 
 and every release is synced to the disks of a majority before it is answered, so the disk matters: on a tmpfs a sync
 costs nothing, and the result says little.
 
-Exits with 1 if a request failed, with 2 if there is no such directory, with 121 if the service does not answer.
+The exit code is 1 if a request failed.
 """
 EXAMPLES = """
 lessor bench
@@ -66,7 +66,9 @@ class Run:
 
 def register(commands: "Commands[Parser]") -> None:
     """Add the command to the command line."""
-    parser = commands.add_parser("bench", help="how fast it is", summary=SUMMARY, notes=NOTES, examples=EXAMPLES)
+    parser = commands.add_parser(
+        "bench", help="how fast it is", summary=SUMMARY, notes=NOTES, examples=EXAMPLES, codes="0 1 2 121 128+N"
+    )
     parser.option(
         "--workers",
         metavar="LIST",
@@ -75,7 +77,7 @@ def register(commands: "Commands[Parser]") -> None:
         shown="1,16,64",
         help="how many, one run for each",
     )
-    parser.option("--seconds", metavar="TIME", read=some_time, default=5.0, shown="5", help="how long each run takes")
+    parser.option("--seconds", metavar="TIME", read=some_time, default=5.0, shown="5s", help="how long each run takes")
     parser.option(
         "--processes", metavar="N", read=positive, default=1, help="spread the workers over so many client processes"
     )

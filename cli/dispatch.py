@@ -1,11 +1,13 @@
 """The whole command line: finds the subcommand, and turns each error that it may raise into a line and an exit code."""
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
 
 from ..client.errors import AcquireTimeout, ServiceBusy, Unavailable
 from ..core.errors import BadRequest, LessorError
+from ..transport.names import why_unresolved
 from . import bench, exit_codes, listing, lock, serve, sim, status, watch
 from .demo import command as demo
 from .options import Parser, split_command
@@ -15,6 +17,11 @@ from .server import ServerMissing
 SUMMARY = (
     "A distributed lock and lease service: three or five small servers that agree on who holds what and until when."
 )
+NOTES = """
+`lessor COMMAND --help` has more. Every option has an environment variable of the same name: --node-id is
+LESSOR_NODE_ID; but `bench` takes --endpoints as a flag only. `lock` exits with the code of the command that it ran, if
+that ran to its end.
+"""
 EXAMPLES = """
 lessor demo                                        see it work, on this machine, in a quarter of a minute
 lessor serve --node-id 1 --cluster 1=tcp://127.0.0.1:7411 --data ./node1
@@ -27,12 +34,7 @@ def build_parser() -> Parser:
     """Return the parser of the whole command line."""
     from .. import __version__
 
-    parser = Parser(prog="lessor", summary=SUMMARY, examples=EXAMPLES)
-    parser.epilog = (
-        f"{parser.epilog}\n\n"
-        "Every option has an environment variable of the same name: --node-id is LESSOR_NODE_ID. The flag wins;\n"
-        f"a switch that the environment turns on is turned off by its --no- form.\n\n{exit_codes.HELP}"
-    )
+    parser = Parser(prog="lessor", summary=SUMMARY, examples=EXAMPLES, notes=NOTES, codes=" ".join(exit_codes.MEANINGS))
     parser.add_argument("--version", action="version", version=f"lessor {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     for module in (serve, demo, lock, listing, status, watch, bench, sim):
@@ -63,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exit_codes.BROKEN_PIPE
     except (LessorError, ServerMissing) as error:
-        complain(options.command, explain(error))
+        complain(options.command, explain(error) + _hint(error, options))
         return code_of(error)
     return code
 
@@ -79,6 +81,14 @@ def code_of(error: Exception) -> int:
             return exit_codes.UNAVAILABLE
         case _:
             return exit_codes.FAILED
+
+
+def _hint(error: Exception, options: argparse.Namespace) -> str:
+    """Return what may be the cause of no answer; it is looked for only now, since it may take a second."""
+    endpoints = getattr(options, "endpoints", None)
+    silent = isinstance(error, Unavailable) or (isinstance(error, AcquireTimeout) and error.indefinite)
+    why = why_unresolved(endpoints) if silent and endpoints else ""
+    return f"; {why}" if why else ""
 
 
 def explain(error: Exception) -> str:

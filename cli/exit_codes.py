@@ -4,6 +4,7 @@
 what programs use and below 128, from where on the shell counts the signals that killed a program.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 OK: Final = 0
@@ -13,7 +14,7 @@ FAILED: Final = 1
 """The answer is no: nobody holds the name, no leader is known, a promise was broken; or a port is taken."""
 
 USAGE: Final = 2
-"""Wrong arguments or a wrong configuration; nothing was done."""
+"""Wrong arguments or a wrong configuration, such as a file where a directory should be; nothing was done."""
 
 NODE_FAILED: Final = 70
 """A part of the node failed, and so the node ended itself; start it again."""
@@ -51,17 +52,21 @@ def of_interrupt(interrupt: KeyboardInterrupt) -> int:
     return SIGNALLED + interrupt.args[0] if interrupt.args else INTERRUPTED
 
 
-HELP: Final = """\
-exit codes:
-  0      done, or the answer is yes
-  1      the answer is no: nobody holds the name, no leader is known, a promise was broken; or a port is taken
-  2      wrong arguments or a wrong configuration; nothing was done
-  70     serve: a part of the node failed; start it again
-  78     serve: the data directory is damaged, lost or somebody else's; an operator must look
-  120    lock: not granted in time, certainly not held; the command was not run
-  121    the service did not answer in time, or was too busy
-  122    lock: the lease was lost while the command ran, and the command was stopped
-  126    lock: the command cannot be run
-  127    lock: the command was not found
-  128+N  ended by signal N (130: Ctrl-C)
-  lock exits with the code of the command that it ran, if it ran to its end"""
+MEANINGS: Final = {
+    "0": "done, or the answer is yes",
+    "1": "the answer is no: nobody holds the name, no leader is known, a promise was broken; or a port is taken",
+    "2": "wrong arguments or a wrong configuration; nothing was done",
+    "70": "serve: a part of the node failed; start it again",
+    "78": "serve: the data directory is damaged, lost or somebody else's; an operator must look",
+    "120": "lock: not granted in time, certainly not held; the command was not run",
+    "121": "the service did not answer in time, or was too busy",
+    "122": "lock: the lease was lost while the command ran, and the command was stopped",
+    "126": "lock: the command cannot be run",
+    "127": "lock: the command was not found",
+    "128+N": "ended by signal N (130: Ctrl-C)",
+}
+
+
+def told(codes: Iterable[str]) -> str:
+    """Return what these codes mean, for the help."""
+    return "\n".join(["exit codes:", *[f"  {code:7}{MEANINGS[code]}" for code in codes]])

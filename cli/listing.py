@@ -33,7 +33,9 @@ NUMBERS = "TOKEN HELD EXPIRES WAITING".split()
 
 def register(commands: "Commands[Parser]") -> None:
     """Add both commands to the command line."""
-    parser = commands.add_parser("ls", help="who holds what", summary=LS_SUMMARY, examples=LS_EXAMPLES)
+    parser = commands.add_parser(
+        "ls", help="who holds what", summary=LS_SUMMARY, examples=LS_EXAMPLES, codes="0 2 121 128+N"
+    )
     add_client(parser)
     parser.switch("--all", help="list every namespace")
     add_json(parser)
@@ -46,6 +48,7 @@ def register(commands: "Commands[Parser]") -> None:
         summary=SHOW_SUMMARY,
         notes=SHOW_NOTES,
         examples=SHOW_EXAMPLES,
+        codes="0 1 2 121 128+N",
     )
     parser.name("what is held")
     add_client(parser)

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..client.errors import AcquireTimeout
+from ..client.status import ask_status
 from ..client.sync import Client, Lease, connect
 from ..core.errors import LessorError
+from ..transport.names import why_unresolved
 from . import exit_codes
 from .descendants import Command
 from .options import Commands, Parser, add_client, client, duration, word
@@ -31,8 +33,10 @@ SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are handed on to the comma
 The command finds LESSOR_LOCK_NAME, LESSOR_LOCK_NAMESPACE and LESSOR_LOCK_TOKEN in its environment. The token is larger
 than that of every earlier holder: hand it to what the command writes to, so that it can refuse one who comes late.
 
-Exits with the command's own exit code, 128+N if signal N killed it; 120: not granted in time; 121: the service did not
-answer; 122: the lease was lost and the command stopped; 126, 127: the command cannot be run, was not found.
+While it waits it says on stderr what for: who holds the lock and how many stand before, or that no node answers. It
+waits for the service as for a holder, for ever unless there is a --timeout, which counts all of it.
+
+Exits with the command's own exit code, 128+N if signal N killed it; else as below.
 """
 EXAMPLES = """
 lessor lock nightly-report -- ./report.sh --all
@@ -45,9 +49,16 @@ lessor lock primary --ttl 10s --holder "$HOSTNAME" -- sh -c 'exec ./serve --fenc
 PATIENCE_S: Final = 1.0
 """How long is waited in silence before telling what for."""
 
+TELL_AGAIN: Final = 5
+"""How much longer the whole wait is each time that it is told again: after 1, 5, 25, 125 seconds …"""
+
+TELL_AGAIN_S_MAX: Final = 300.0
+"""… and then every so many."""
+
 LOOK_S: Final = 0.25
 """How often the lease is looked at. A timer would not do: it stands still while a machine sleeps, a lease does not."""
 
+STATUS_TIMEOUT_S: Final = 1.0
 ASK_TIMEOUT_S: Final = 2.0
 RELEASE_TIMEOUT_S: Final = 2.0
 GRACE_S_MAX: Final = 5.0
@@ -65,6 +76,7 @@ def register(commands: "Commands[Parser]") -> None:
         summary=SUMMARY,
         notes=NOTES,
         examples=EXAMPLES,
+        codes="120 121 122 126 127 128+N 2",
     )
     parser.name("what is to be held", runs_command=True)
     parser.option(
@@ -80,7 +92,7 @@ def register(commands: "Commands[Parser]") -> None:
         metavar="TIME",
         read=duration,
         shown="for ever",
-        help="how long to wait in line; 0: take it if it is free, never wait",
+        help="how long to wait in all, in line and for the service; 0: take it if it is free, never wait in line",
     )
     parser.option("--holder", metavar="TEXT", read=word, shown="HOST:PID", help="how others see who holds the lock")
     parser.option(
@@ -195,14 +207,16 @@ class Acquisition:
 
 def _wait(acquisition: Acquisition, signals: Signals, options: argparse.Namespace) -> int:
     """Wait for the outcome; return the exit code if a signal ends the wait, else 0."""
-    tell_at: float | None = None if options.quiet else acquisition.started + PATIENCE_S
+    tell_after = PATIENCE_S
     told = False
     while not acquisition.done:
-        found = signals.next(tell_at - time.monotonic() if tell_at is not None else 3600)
-        if found is None and tell_at is not None:
-            tell_at, told = None, True
-            threading.Thread(target=_tell, args=(acquisition, options), daemon=True).start()
-        elif found is not None and found[0] in ENDING:
+        found = signals.next(acquisition.started + tell_after - time.monotonic())
+        if found is None:
+            tell_after = min(tell_after * TELL_AGAIN, tell_after + TELL_AGAIN_S_MAX)
+            if not options.quiet:
+                told = True
+                threading.Thread(target=_tell, args=(acquisition, options), daemon=True).start()
+        elif found[0] in ENDING:
             return exit_codes.SIGNALLED + found[0]  # on its way out the client withdraws the claim
     if told and isinstance(acquisition.outcome, Lease):
         waited = short(time.monotonic() - acquisition.started)
@@ -211,18 +225,26 @@ def _wait(acquisition: Acquisition, signals: Signals, options: argparse.Namespac
 
 
 def _tell(acquisition: Acquisition, options: argparse.Namespace) -> None:
-    """Say what is waited for."""
+    """Say what is waited for, unless it has come meanwhile."""
+    what = _what_is_missing(options)
+    if what and not acquisition.done:
+        complain("lock", f"waiting for {options.name!r}, {what}")
+
+
+def _what_is_missing(options: argparse.Namespace) -> str:
+    cluster = ask_status(options.endpoints, STATUS_TIMEOUT_S)
+    if not cluster.answers:
+        why = why_unresolved(options.endpoints)
+        return f"but no node answers at {', '.join(options.endpoints)}{'; ' + why if why else ''}; still trying"
+    if not cluster.leader:
+        return "but no node knows a leader (is a majority of the nodes running?); still trying"
     try:
         with connect(
             options.endpoints, options.namespace, holder=options.holder, request_timeout=ASK_TIMEOUT_S
         ) as asker:
-            holder = _holder(asker, options.name)
+            return _holder(asker, options.name)
     except LessorError as error:
-        if not acquisition.done:
-            complain("lock", f"waiting for {options.name!r}, but the service does not answer: {error}; still trying")
-        return
-    if holder and not acquisition.done:
-        complain("lock", f"waiting for {options.name!r}, {holder}")
+        return f"but the service does not answer: {error}; still trying"
 
 
 def _holder(service: Client, name: str) -> str:

@@ -1,6 +1,7 @@
 """Options of the command line: each has an environment variable of the same name, and the flag wins."""
 
 import argparse
+import ipaddress
 import math
 import os
 import re
@@ -10,12 +11,16 @@ from typing import Any, Final, NoReturn
 
 from ..client.sync import Client, connect
 from ..core.errors import BadRequest
-from ..transport.endpoints import parse_list
+from ..transport.endpoints import parse, parse_list
 from . import exit_codes
 
 PREFIX: Final = "LESSOR_"
 DEFAULT_ENDPOINTS: Final = "tcp://127.0.0.1:7411"
 WIDTH_MAX: Final = 110
+READING: Final = """
+A TIME is a number of seconds, or 250ms, 30s, 5m, 1h. [LESSOR_...] is the environment variable of an option; the flag
+wins, and a switch that the environment turns on is turned off by its --no- form.
+"""
 
 _UNSET: Final = object()
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
@@ -27,12 +32,21 @@ _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)")
 class Parser(argparse.ArgumentParser):
     """A parser whose options may come from the environment, and whose complaint is one clear line."""
 
-    def __init__(self, *, summary: str = "", examples: str = "", notes: str = "", **settings: Any) -> None:
-        """Describe the command by a sentence, some notes and examples."""
-        epilog = f"examples:\n{_indented(examples)}" if examples else None
+    def __init__(
+        self,
+        *,
+        summary: str = "",
+        examples: str = "",
+        notes: str = "",
+        codes: str = "0 1 2 128+N",
+        reading: str = READING,
+        **settings: Any,
+    ) -> None:
+        """Describe the command by a sentence, some notes, examples, its exit codes, and how its options are read."""
+        epilog = (f"examples:\n{_indented(examples)}", exit_codes.told(codes.split()), reading.strip())
         super().__init__(
             description="\n\n".join(part for part in (summary, notes.strip()) if part),
-            epilog=epilog,
+            epilog="\n\n".join(part for part in epilog if part),
             formatter_class=_formatter,
             allow_abbrev=False,
             **settings,
@@ -203,6 +217,16 @@ def some_time(text: str) -> float:
     if not seconds:
         raise argparse.ArgumentTypeError(f"it must be more than 0, not {text!r}")
     return seconds
+
+
+def host(text: str) -> str:
+    """Read a host name or an address; empty: none."""
+    try:
+        if ":" in text:  # then it is an address of IPv6, or has a port that belongs elsewhere
+            ipaddress.IPv6Address(text.removeprefix("[").removesuffix("]"))
+        return parse(f"tcp://{text}:1")[0] if text else ""
+    except ValueError:  # which BadRequest is, too
+        raise argparse.ArgumentTypeError(f"it is a host name or an address, not {text!r}") from None
 
 
 def positive(text: str) -> int:

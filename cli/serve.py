@@ -14,8 +14,10 @@ from typing import Any, Final, NoReturn
 
 from ..core.errors import Corrupt, ForeignDatabase, LessorError
 from ..transport.endpoints import parse_cluster
+from ..transport.names import why_unresolved
+from ..transport.ports import AddressInUse
 from . import exit_codes
-from .options import Commands, Parser, choice, positive
+from .options import Commands, Parser, choice, host, positive
 from .output import complain
 from .parent import end_with_parent
 from .server import needs_server
@@ -24,13 +26,16 @@ SUMMARY = "Run one node of a cluster in the foreground, until SIGTERM or Ctrl-C.
 NOTES = """
 A node has one base port, for clients; the four ports above it are for its peers and the event feed. Its directory
 belongs to this node number for ever: a node that lost its directory is replaced by one with a new number.
-What happens is logged on stderr, one line for each event.
+What happens is logged on stderr, one line for each event: that it listens, who leads, which node is missing. Clients
+are served once a leader is known. SIGTERM ends it in order, with exit code 0; a second one ends it at once.
 """
 EXAMPLES = """
 lessor serve --node-id 1 --cluster 1=tcp://127.0.0.1:7411 --data ./node1           one node alone
 lessor serve --node-id 2 --cluster 1=tcp://h1:7411,2=tcp://h2:7411,3=tcp://h3:7411 --data /var/lib/lessor
 LESSOR_NODE_ID=3 LESSOR_CLUSTER=... LESSOR_DATA=/data lessor serve --bind 0.0.0.0  in a container
 """
+
+CODES: Final = "0 1 2 70 78"
 
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 """How seldom the cycle collector runs; what it would find is next to nothing."""
@@ -48,7 +53,7 @@ log = logging.getLogger("lessor")
 def register(commands: "Commands[Parser]") -> None:
     """Add the command to the command line."""
     parser = commands.add_parser(
-        "serve", help="run one node of a cluster", summary=SUMMARY, notes=NOTES, examples=EXAMPLES
+        "serve", help="run one node of a cluster", summary=SUMMARY, notes=NOTES, examples=EXAMPLES, codes=CODES
     )
     parser.option("--node-id", metavar="N", read=positive, required=True, help="this node's number in the cluster")
     parser.option(
@@ -56,12 +61,15 @@ def register(commands: "Commands[Parser]") -> None:
         metavar="MEMBERS",
         read=members,
         required=True,
-        help="every node's number and where its clients connect, the same on every node",
+        help="every node's number and where its clients connect, as in 1=tcp://h1:7411,2=tcp://h2:7411; "
+        "the same on every node",
     )
     parser.option(
         "--data", metavar="DIR", read=_directory, required=True, help="the directory that keeps this node's state"
     )
-    parser.option("--bind", metavar="HOST", default="", shown="the host named in --cluster", help="where to listen")
+    parser.option(
+        "--bind", metavar="HOST", read=host, default="", shown="the host named in --cluster", help="where to listen"
+    )
     parser.option(
         "--cluster-name", metavar="NAME", default="lessor", help="keeps clusters apart that meet on one network"
     )
@@ -89,7 +97,11 @@ def members(text: str) -> dict[int, str]:
 def _directory(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("a directory needs a name (is a variable unset?)")
-    return Path(text)
+    path = Path(text)
+    there = next((part for part in (path, *path.parents) if part.exists()), path)
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{str(there)!r} is no directory: name one, it is made if it is not there")
+    return path
 
 
 def run(options: argparse.Namespace) -> int:
@@ -116,6 +128,11 @@ def run(options: argparse.Namespace) -> int:
     except (Corrupt, ForeignDatabase) as error:
         complain("serve", str(error))
         return exit_codes.NODE_UNUSABLE
+    except AddressInUse as error:
+        own = f"tcp://{options.bind}:1" if options.bind else options.cluster[options.node_id]
+        why = why_unresolved([own])
+        complain("serve", f"{why}; give --bind the address to listen on" if why else str(error))
+        return exit_codes.FAILED
     except StorageFailed as error:
         complain("serve", str(error))
         return exit_codes.NODE_FAILED

@@ -16,7 +16,8 @@ from typing import Any, Final
 from ..core.errors import LessorError
 from . import exit_codes
 from .options import Commands, Parser, add_json, duration, positive, word
-from .output import print_json, short
+from .output import print_json, print_json_line, short
+from .server import needs_server
 
 SUMMARY = "Run the whole cluster and its clients in simulated worlds full of faults, and check every promise."
 NOTES = """
@@ -28,8 +29,11 @@ EXAMPLES = """
 lessor sim --worlds 2000 --jobs 2
 lessor sim --for 10m
 lessor sim --seed 4711 --trace                     one world, with everything that happens in it
+lessor sim --shells --worlds 100                   the production actors, their codec and SQLite, without threads
 lessor sim --mutant stragglers_applied             put a known bug in, and see it caught
 lessor sim --mutant list
+lessor sim --exhaustive                            small worlds without chance: every schedule, loss and crash
+lessor sim --exhaustive --mutant no_phase_1        the shortest way to what a known bug breaks
 """
 
 WORLDS: Final = 200
@@ -53,6 +57,9 @@ def register(commands: "Commands[Parser]") -> None:
     parser.option(
         "--set", metavar="OPTIONS", read=word, help="options of the world other than the seed's: clients=1,loss=0"
     )
+    parser.switch("--shells", help="run the production actors on real files, not the cores alone; needs lessor[server]")
+    parser.switch("--exhaustive", help="no chance: all that can happen in worlds that are small enough (minutes)")
+    parser.option("--depth", metavar="N", read=positive, help="with --exhaustive: no way longer than N steps")
     parser.switch("--trace", help="print everything that happens in the one world")
     parser.switch("--shrink", help="look for a smaller world that fails in the same way")
     add_json(parser)
@@ -61,13 +68,19 @@ def register(commands: "Commands[Parser]") -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run worlds, and print what they have shown."""
-    mutants = _load("mutants").MUTANTS
+    mutants = _swarm(options).MUTANTS
     if options.mutant == "list":
         for mutant in mutants.values():
             print(f"{mutant.name:28} {mutant.checker.promise:4} {mutant.what}")
         return exit_codes.OK
     if options.mutant and options.mutant not in mutants:
         options.parser.error(f"there is no mutant {options.mutant!r}; `lessor sim --mutant list` names them")
+    if options.shells and options.shrink:
+        options.parser.error("--shrink looks for worlds of the cores alone: it does not go with --shells")
+    if options.depth and not options.exhaustive:
+        options.parser.error("--depth needs --exhaustive")
+    if options.exhaustive:
+        return _run_exhaustive(options)
     single = options.seed is not None and options.worlds is None and vars(options)["for"] is None
     if options.trace and not single:
         options.parser.error("--trace needs --seed, and shows one world")
@@ -95,8 +108,19 @@ def _load(name: str) -> Any:
     return importlib.import_module(f"tests.sim.{name}")
 
 
+def _swarm(options: argparse.Namespace) -> Any:
+    if not options.shells:
+        return _load("swarm")
+    with needs_server("lessor sim --shells"):
+        return _load("shells_swarm")
+
+
+def _command(options: argparse.Namespace) -> Any:
+    return _load("shells_swarm" if options.shells else "shrink").command
+
+
 def _run_one(options: argparse.Namespace) -> int:
-    swarm, command = _load("swarm"), _load("shrink").command
+    swarm, command = _swarm(options), _command(options)
     changes = _changes(options)
     lines: list[str] = []
     verdict = swarm.run_seed(options.seed, swarm.ALL, options.mutant or "", changes, lines if options.trace else None)
@@ -118,7 +142,7 @@ def _run_one(options: argparse.Namespace) -> int:
 
 
 def _run_many(options: argparse.Namespace) -> int:
-    swarm, command = _load("swarm"), _load("shrink").command
+    swarm, command = _swarm(options), _command(options)
     first = options.seed if options.seed is not None else secrets.randbelow(1_000_000_000)
     seconds: float | None = vars(options)["for"]
     worlds = options.worlds or (None if seconds else WORLDS)
@@ -153,6 +177,20 @@ def _run_many(options: argparse.Namespace) -> int:
             _shrink(verdict, options.mutant or "")
     if enough and figures.never:
         print(f"FAILED  never reached: {'; '.join(figures.never)}")
+    return exit_codes.FAILED if failed else exit_codes.OK
+
+
+def _run_exhaustive(options: argparse.Namespace) -> int:
+    exhaustive = _load("exhaustive")
+    if options.mutant and not exhaustive.shows(options.mutant):
+        options.parser.error(f"no small world shows the mutant {options.mutant!r}")
+    failed = False
+    for report in exhaustive.explore_all(options.depth, options.mutant or ""):
+        failed = failed or bool(report.problem)
+        if options.json:
+            print_json_line(report.as_json())
+        else:
+            print(report, flush=True)
     return exit_codes.FAILED if failed else exit_codes.OK
 
 

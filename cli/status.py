@@ -1,9 +1,11 @@
 """`lessor status`: how each node is, in its own words."""
 
 import argparse
+from dataclasses import replace
 from typing import Any
 
 from ..client.status import ClusterStatus, NodeStatus, ask_status
+from ..transport.names import host_of, unresolved
 from . import exit_codes
 from .options import Commands, Parser, add_endpoints, add_json, add_request_timeout
 from .output import complain, print_json, short, table
@@ -34,7 +36,7 @@ def register(commands: "Commands[Parser]") -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Ask, print, and say whether the service works."""
-    cluster = ask_status(options.endpoints, options.request_timeout)
+    cluster = _with_causes(ask_status(options.endpoints, options.request_timeout))
     if options.json:
         print_json({"nodes": [as_json(node) for node in cluster.nodes]})
     else:
@@ -45,6 +47,18 @@ def run(options: argparse.Namespace) -> int:
         return exit_codes.OK
     complain("status", _what_is_wrong(cluster))
     return exit_codes.FAILED
+
+
+def _with_causes(cluster: ClusterStatus) -> ClusterStatus:
+    """Say of a node that did not answer if that is because its host name cannot be resolved."""
+    lost = set(unresolved(node.endpoint for node in cluster.nodes if node.answer is None))
+
+    def cause(node: NodeStatus) -> NodeStatus:
+        if node.answer is not None or host_of(node.endpoint) not in lost:
+            return node
+        return replace(node, error=f"the host name {host_of(node.endpoint)!r} cannot be resolved")
+
+    return ClusterStatus(tuple(cause(node) for node in cluster.nodes))
 
 
 def as_json(node: NodeStatus) -> dict[str, Any]:

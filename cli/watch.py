@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from ..client.watch import Missed, Told, Trouble, Watcher, Watching
 from ..core.events import Event
+from ..transport.names import why_unresolved
 from . import exit_codes
 from .options import Commands, Parser, add_endpoints, add_json, word
 from .output import colourful, complain, paint, print_json_line, short
@@ -39,7 +40,7 @@ COLOURS: Final = {
 def register(commands: "Commands[Parser]") -> None:
     """Add the command to the command line."""
     parser = commands.add_parser(
-        "watch", help="what happens, as it happens", summary=SUMMARY, notes=NOTES, examples=EXAMPLES
+        "watch", help="what happens, as it happens", summary=SUMMARY, notes=NOTES, examples=EXAMPLES, codes="2 128+N"
     )
     parser.name("tell only of this name", required=False)
     add_endpoints(parser)
@@ -57,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         for told in watcher.events():
             if not isinstance(told, Event):
-                _note(told, as_json=options.json)
+                _note(told, options)
             elif options.all or _is_wanted(told, options):
                 _print(told, options)
     except KeyboardInterrupt:
@@ -89,14 +90,15 @@ def _is_wanted(event: Event, options: argparse.Namespace) -> bool:
     return event.namespace == options.namespace and (options.name is None or event.path == (options.name,))
 
 
-def _note(told: Told, *, as_json: bool) -> None:
+def _note(told: Told, options: argparse.Namespace) -> None:
     match told:
         case Missed(first, last):
-            if as_json:
+            if options.json:
                 print_json_line({"kind": "missed", "first": first, "last": last, "count": told.count})
             complain("watch", f"missed {told.count} events, revisions {first} to {last}")
         case Trouble(text):
-            complain("watch", text)
+            why = why_unresolved(options.endpoints)
+            complain("watch", f"{text}; {why}" if why else text)
         case Watching():
             complain("watch", "watching")
 

@@ -149,7 +149,9 @@ class Client:
         session_timeout_ms = _ms(session_timeout)
         _check(OpenSession(bytes(limits.SESSION_KEY_BYTES), session_timeout_ms, description))
         _check(self._claim("x", 1, 0, data=b"", holder=None, detached=False))
-        nodes = parse_list(endpoints if isinstance(endpoints, str) else ",".join(endpoints))
+        nodes = parse_list(_joined(endpoints))
+        if not _ms(request_timeout):
+            raise BadRequest(f"a request timeout is from 1 ms on, not {request_timeout!r}")
 
         def draw_key() -> bytes:
             return secrets.token_bytes(limits.SESSION_KEY_BYTES)
@@ -320,6 +322,16 @@ def connect(endpoints: str | Sequence[str], namespace: str = "default", **option
     >>> client.close()
     """
     return Client(endpoints, namespace, **options)
+
+
+def _joined(endpoints: Any) -> str:
+    if isinstance(endpoints, str):
+        return endpoints
+    if not isinstance(endpoints, Sequence) or not all(isinstance(each, str) for each in endpoints):
+        raise BadRequest(
+            f"endpoints are text, or a list of texts such as 'tcp://127.0.0.1:7411', not {endpoints!r:.80}"
+        )
+    return ",".join(endpoints)
 
 
 def _ttl_ms(ttl: Duration) -> int:

@@ -273,3 +273,13 @@ CBOR_DEPTH_MAX: Final = 12
 
 PORTS_PER_NODE: Final = 5
 """A node's ports, counted from its base: clients, proposer, acceptor, learner, event feed."""
+
+# --- fencing ---------------------------------------------------------------------------------------------------------
+
+FENCED_NAMES_MAX: Final = 100_000
+"""Names whose newest token a gate in memory keeps, some tens of megabytes. It may forget none to make room for another:
+an old token of the forgotten name would pass."""
+
+FENCE_WAIT_MS: Final = 10_000
+"""How long a guard of files waits for its lock. The lock is held for a look and a few syncs, so whoever holds it longer
+stands still or has a disk that does."""

@@ -30,8 +30,8 @@ SCHEMA: Final = new_schema("node", irreplaceable=True)
 
 @SCHEMA.migrations()
 def m001_cluster(db: sqlite_utils.Database) -> None:
-    """Make the row that says of which members the cluster is, and the roster of the peers met."""
-    cluster = {"id": int, "members": str, "complete": int, "checksum": int}
+    """Make the row that says of which members the cluster is, and the roster of the node itself and the peers met."""
+    cluster = {"id": int, "members": str, "roster_sum": int, "checksum": int}
     db.table("cluster").create(cluster, pk="id", not_null=cluster.keys() - {"id"})
     roster = {"node": int, "incarnation": int, "checksum": int}
     db.table("roster").create(roster, pk="node", not_null=roster.keys() - {"node"})
@@ -78,10 +78,11 @@ class DataDirectory:
             self._database = self._open_node_db()
             try:
                 self._owner = self._find_owner()
-                if not self._is_complete():
+                self._require_members()
+                self._roster = self._read_roster()
+                if not self._roster:
                     self._complete()
                 self._require_the_others()
-                self._roster = self._read_roster()
             except BaseException:
                 self._database.close()
                 raise
@@ -124,14 +125,14 @@ class DataDirectory:
         owner = Owner(self.identity.cluster, self.identity.node, 1 + secrets.randbelow(INT_MAX))
         with self._database.transaction:
             self._database.write_owner(owner)
-            self._write_cluster(complete=False)
+            self._write_cluster(roster_sum=0)
         return owner
 
     def _complete(self) -> None:
         """Make the databases beside `node.db`.
 
-        As long as that is not noted as done, no opening has ever returned, so nothing was promised: what a first
-        opening has left that was interrupted may be thrown away.
+        As long as the node does not stand in its own roster, no opening has ever returned, so nothing was promised:
+        what a first opening has left that was interrupted may be thrown away.
         """
         for path in (self._journal_db, self._leases_db):
             for part in ("", "-wal", "-shm", "-journal"):
@@ -139,26 +140,28 @@ class DataDirectory:
         Journal.create(self._journal_db, self._owner)
         LeaseTables.create(self._leases_db, self._owner)
         _sync_directory(self.path)
-        with self._database.transaction:
-            self._write_cluster(complete=True)
+        self._write_roster(self.identity.node, self.incarnation)
         self.fresh = True
 
-    def _write_cluster(self, *, complete: bool) -> None:
-        row = (1, json.dumps(sorted(self.identity.members)), int(complete))
+    def _write_cluster(self, *, roster_sum: int) -> None:
+        row = (1, json.dumps(sorted(self.identity.members)), roster_sum)
         self._database.connection.execute("INSERT OR REPLACE INTO cluster VALUES (?, ?, ?, ?)", (*row, checksum(*row)))
 
-    def _is_complete(self) -> bool:
-        row = self._database.read_row("cluster", ("id", "members", "complete"))
+    def _read_cluster(self) -> tuple[str, int]:
+        row = self._database.read_row("cluster", ("id", "members", "roster_sum"))
         if row is None:
             raise damaged(self._node_db, self.identity.node, "it does not say of which nodes the cluster is")
-        _, text, complete = row
+        _, text, roster_sum = row
+        return text, roster_sum
+
+    def _require_members(self) -> None:
+        text, _ = self._read_cluster()
         members, ours = json.loads(text), sorted(self.identity.members)
         if members != ours:
             raise ForeignDatabase(
                 f"{self._node_db} belongs to a cluster of the nodes {_listed(members)}, this is one of {_listed(ours)}:"
                 " start the node with the members it was made with, or give --data another directory"
             )
-        return bool(complete)
 
     # --- the roster --------------------------------------------------------------------------------------------------
 
@@ -178,10 +181,8 @@ class DataDirectory:
         with self._meeting:
             known = self._roster.get(node)  # another thread may have met it meanwhile
             if known is None:
-                row = (node, incarnation)
-                with self._database.transaction as connection:
-                    connection.execute("INSERT INTO roster VALUES (?, ?, ?)", (*row, checksum(*row)))
-                self._roster[node] = known = incarnation
+                self._write_roster(node, incarnation)
+                known = incarnation
         return known == incarnation
 
     def known_incarnation(self, node: int) -> int | None:
@@ -189,14 +190,31 @@ class DataDirectory:
         return self._roster.get(node)
 
     def _read_roster(self) -> dict[int, int]:
+        """Return the incarnations of all who were met, none as long as the first opening has not come to its end.
+
+        A page that went back to what it was is noticed, as in the journal: a directory that took itself for one never
+        completed would throw its journal away, and with it all that the node has promised.
+        """
+        roster: dict[int, int] = {}
+        found = 0
         with self._database.reading():
             rows = self._database.connection.execute("SELECT node, incarnation, checksum FROM roster").fetchall()
-        roster = {self.identity.node: self.incarnation}
         for node, incarnation, stored in rows:
             if checksum(node, incarnation) != stored:
                 raise damaged(self._node_db, self.identity.node, f"the row of node {node} in its roster is wrong")
             roster[node] = incarnation
+            found += stored
+        if found != self._read_cluster()[1]:
+            raise damaged(self._node_db, self.identity.node, "its roster is not the one that was written last")
         return roster
+
+    def _write_roster(self, node: int, incarnation: int) -> None:
+        row = (node, incarnation)
+        row_sum = checksum(*row)
+        with self._database.transaction as connection:
+            connection.execute("INSERT INTO roster VALUES (?, ?, ?)", (*row, row_sum))
+            self._write_cluster(roster_sum=self._read_cluster()[1] + row_sum)
+        self._roster[node] = incarnation
 
     # --- the databases beside ----------------------------------------------------------------------------------------
 

@@ -1,4 +1,10 @@
-"""The journal of one node: what its acceptor has promised and accepted, on the disk before anybody hears of it (P2)."""
+"""The journal of one node: what its acceptor has promised and accepted, on the disk before anybody hears of it (P2).
+
+A disk may lose the write of one page, or put one page in the place of another, and what it then gives back was good
+once: rows with right checksums, in a tree in good order. So no page is trusted for itself. The state holds the sum of
+the checksums of all votes; and a commit that changes the state alone is numbered, there and in a table of its own,
+which lies in another page.
+"""
 
 import zlib
 from collections.abc import Sequence
@@ -28,9 +34,14 @@ DELETED_ROW_BYTES: Final = 256
 
 _STATE: Final = (
     "id", "promised_counter", "promised_node", "truncated_upto", "watermark_counter", "watermark_node", "chosen_upto",
+    "votes_sum", "turn",
 )  # fmt: skip
-_PUT_STATE: Final = f"INSERT OR REPLACE INTO state ({', '.join(_STATE)}, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+_PUT_STATE: Final = f"INSERT OR REPLACE INTO state ({', '.join(_STATE)}, checksum) VALUES ({'?, ' * len(_STATE)}?)"  # noqa: S608
+_PUT_WITNESS: Final = "INSERT OR REPLACE INTO witness (id, turn, checksum) VALUES (1, ?, ?)"
 _PUT_VOTE: Final = "INSERT OR REPLACE INTO votes (slot, counter, node, entry, checksum) VALUES (?, ?, ?, ?, ?)"
+_SUM_OF_ONE: Final = "SELECT checksum FROM votes WHERE slot = ?"
+_SUM_UPTO: Final = "SELECT coalesce(sum(checksum), 0) FROM votes WHERE slot <= ?"
+_LAST: Final = "SELECT coalesce(max(slot), 0) FROM votes"
 _FORGET: Final = "DELETE FROM votes WHERE slot <= ?"
 _ALL_VOTES: Final = "SELECT slot, counter, node, entry, checksum FROM votes ORDER BY slot"
 _HEAD: Final = Struct(">QQQ")
@@ -38,10 +49,13 @@ _HEAD: Final = Struct(">QQQ")
 
 @SCHEMA.migrations()
 def m001_votes(db: sqlite_utils.Database) -> None:
-    """Make the votes, whose rows lie in the order of their slots, and the one row of everything else."""
-    votes = {"slot": int, "counter": int, "node": int, "entry": bytes, "checksum": int}
+    """Make the votes, whose rows lie in the order of their slots, the one row of everything else, and its witness."""
+    # the checksum before the entry: it can be read without the pages into which a long entry overflows
+    votes = {"slot": int, "counter": int, "node": int, "checksum": int, "entry": bytes}
     db.table("votes").create(votes, pk="slot", not_null=votes.keys() - {"slot"})
     db.table("state").create(dict.fromkeys((*_STATE, "checksum"), int), pk="id", not_null={*_STATE[1:], "checksum"})
+    witness = {"id": int, "turn": int, "checksum": int}
+    db.table("witness").create(witness, pk="id", not_null={"turn", "checksum"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +87,8 @@ class Journal:
         try:
             self._database.require(owner)
             self._state = self._read_state()
+            with self._database.reading():  # no vote is replaced in a slot behind it
+                (self._last_slot,) = self._database.connection.execute(_LAST).fetchone()
         except BaseException:
             self._database.close()
             raise
@@ -88,8 +104,9 @@ class Journal:
         try:
             with database.transaction as connection:
                 database.write_owner(owner)
-                state = (1, *NO_BALLOT, 0, *NO_BALLOT, 0)
+                state = (1, *NO_BALLOT, 0, *NO_BALLOT, 0, 0, 0)
                 connection.execute(_PUT_STATE, (*state, checksum(*state)))
+                connection.execute(_PUT_WITNESS, (0, checksum(1, 0)))
             database.checkpoint("TRUNCATE")
         finally:
             database.close()
@@ -104,9 +121,17 @@ class Journal:
         database = self._database
         database.check()
         self._state = self._read_state()
-        _, counter, node, truncated_upto, watermark_counter, watermark_node, chosen_upto = self._state
+        _, counter, node, truncated_upto, watermark_counter, watermark_node, chosen_upto, votes_sum, turn = self._state
+        if database.read_row("witness", ("id", "turn")) != (1, turn):
+            raise damaged(database.path, database.node, "what it has promised is not what was written last")
+        found = 0
+        votes = []
         with database.reading(), closing(database.connection.execute(_ALL_VOTES)) as rows:
-            votes = [self._vote(row) for row in rows]
+            for row in rows:
+                votes.append(self._vote(row))
+                found += row[-1]
+        if found != votes_sum:
+            raise damaged(database.path, database.node, "its votes are not those that were written last")
         if votes and votes[0].slot <= truncated_upto:
             raise damaged(database.path, database.node, f"slot {votes[0].slot} is there, although it was forgotten")
         return JournalContents(
@@ -127,15 +152,15 @@ class Journal:
         """
         if not writes:
             return
-        _, *promised, truncated_upto, watermark_counter, watermark_node, chosen_upto = self._state
+        _, *promised, truncated_upto, watermark_counter, watermark_node, chosen_upto, votes_sum, turn = self._state
         watermark = (watermark_counter, watermark_node)
         forget_upto = size = 0
-        rows: list[tuple[int, int, int, bytes, int]] = []
+        rows: dict[int, tuple[int, int, int, bytes, int]] = {}
         for write in writes:
             match write:
                 case WriteVote(vote):
                     slot, (counter, node), entry = vote.slot, vote.ballot, vote.entry
-                    rows.append((slot, counter, node, entry, _checksum_of_vote(slot, counter, node, entry)))
+                    rows[slot] = (slot, counter, node, entry, _checksum_of_vote(slot, counter, node, entry))
                     size += len(entry) + ROW_BYTES
                 case WriteWatermark(ballot, chosen_upto):
                     watermark = ballot
@@ -143,19 +168,26 @@ class Journal:
                     promised = [*ballot]
                 case Truncate(upto):
                     # what was accepted before goes, what is accepted after stays: so the deletion may come first
-                    rows = [row for row in rows if row[0] > upto]
+                    rows = {slot: row for slot, row in rows.items() if slot > upto}
                     forget_upto = max(forget_upto, upto)
         truncated_upto = max(truncated_upto, forget_upto)
-        state = (1, *promised, truncated_upto, *watermark, chosen_upto)
         with self._database.transaction as connection:
+            execute = connection.execute
             if forget_upto:
-                size += connection.execute(_FORGET, (forget_upto,)).rowcount * DELETED_ROW_BYTES
-            if len(rows) == 1:
-                connection.execute(_PUT_VOTE, rows[0])
-            elif rows:
-                connection.executemany(_PUT_VOTE, rows)
+                votes_sum -= execute(_SUM_UPTO, (forget_upto,)).fetchone()[0]
+                size += execute(_FORGET, (forget_upto,)).rowcount * DELETED_ROW_BYTES
+            for slot, row in rows.items():
+                if slot <= self._last_slot:
+                    votes_sum -= sum(execute(_SUM_OF_ONE, (slot,)).fetchone() or ())
+                execute(_PUT_VOTE, row)
+                votes_sum += row[-1]
+                self._last_slot = max(self._last_slot, slot)
+            state = (1, *promised, truncated_upto, *watermark, chosen_upto, votes_sum, turn)
             if state != self._state:
-                connection.execute(_PUT_STATE, (*state, checksum(*state)))
+                if votes_sum == self._state[-2]:  # nothing in the votes would tell if the page of the state were lost
+                    state = (*state[:-1], turn + 1)
+                    execute(_PUT_WITNESS, (turn + 1, checksum(1, turn + 1)))
+                execute(_PUT_STATE, (*state, checksum(*state)))
         self._state = state
         self._database.wrote(size + 2 * PAGE_BYTES)
 

@@ -33,7 +33,7 @@ ROW_BYTES: Final = 256
 _HEADER: Final = {
     "id": int, "applied_upto": int, "clock_ms": int, "base_ms": int, "term_counter": int, "term_node": int,
     "last_token": int, "last_claim": int, "last_session": int, "revision": int, "last_item": int,
-    "rows": int, "snapshot_upto": int,
+    "rows": int, "rows_sum": int, "snapshot_upto": int,
 }  # fmt: skip
 _COLUMNS: Final[dict[str, dict[str, type]]] = {
     "sessions": {
@@ -155,6 +155,8 @@ class LeaseTables:
         self.snapshot_upto = 0
         """The slot at which the snapshot ended that these tables last began with, 0 if they began empty."""
         self._state: LeaseState | None = None  # what the rows are the rows of, so that a save can add what changed
+        self._sums: dict[str, dict[int, int]] = {}  # the checksum of each row of each table
+        self._rows_sum = 0
         self._database = Database(path, SCHEMA, owner.node)
         try:
             self._database.require(owner)
@@ -174,7 +176,7 @@ class LeaseTables:
         try:
             with database.transaction as connection:
                 database.write_owner(owner)
-                connection.execute(_PUT_HEADER, _header_row(LeaseState(), 0))
+                connection.execute(_PUT_HEADER, _header_row(LeaseState(), 0, 0))
             database.checkpoint("TRUNCATE")
         finally:
             database.close()
@@ -188,7 +190,8 @@ class LeaseTables:
         """
         database = self._database
         database.check()
-        header, expected = self._read_header()
+        header, expected, sum_expected = self._read_header()
+        self._forget_sums()
         kinds: list[list[Any]] = []
         for table in _TABLES:
             with database.reading(), closing(database.connection.execute(table.all)) as rows:
@@ -196,6 +199,8 @@ class LeaseTables:
         found = sum(map(len, kinds))
         if found != expected:
             raise self._damaged(f"it holds {found} records, its header says {expected}")
+        if self._rows_sum != sum_expected:
+            raise self._damaged("its records are not those that were written last")
         try:
             self._state = LeaseState.from_records(header, *kinds)
         except Malformed as error:
@@ -226,9 +231,11 @@ class LeaseTables:
                 record = part.record(number)
                 if record is None:
                     drop.append((number,))
+                    self._sum(table, number, 0)
                     size += ROW_BYTES
                 else:
                     put.append(row := table.row(record))
+                    self._sum(table, number, row[-1])
                     size += table.size(row)
             puts.append((table, put))
             drops.append((table, drop))
@@ -237,7 +244,7 @@ class LeaseTables:
                 connection.executemany(table.drop, numbers)
             for table, rows in puts:
                 connection.executemany(table.put, rows)
-            connection.execute(_PUT_HEADER, _header_row(state, self.snapshot_upto))
+            connection.execute(_PUT_HEADER, _header_row(state, self.snapshot_upto, self._rows_sum))
         state.forget_changes()
         self._database.wrote(size + 3 * PAGE_BYTES)
 
@@ -248,12 +255,16 @@ class LeaseTables:
             StorageFailed: it may or may not have been written; the node must stop.
             Corrupt: the file was found to be damaged; the node must stop.
         """
+        self._forget_sums()
+        parts = state.tables
         with self._database.transaction as connection:
-            parts = state.tables
             for table in _TABLES:
                 connection.execute(table.drop_all)
-                connection.executemany(table.put, map(table.row, parts[table.name].records()))
-            connection.execute(_PUT_HEADER, _header_row(state, state.applied_upto))
+                for record in parts[table.name].records():
+                    row = table.row(record)
+                    self._sum(table, row[0], row[-1])
+                    connection.execute(table.put, row)
+            connection.execute(_PUT_HEADER, _header_row(state, state.applied_upto, self._rows_sum))
         self.snapshot_upto = state.applied_upto
         self._state = state
         state.forget_changes()
@@ -273,15 +284,27 @@ class LeaseTables:
         """Close the tables."""
         self.close()
 
-    def _read_header(self) -> tuple[StateHeader, int]:
+    def _forget_sums(self) -> None:
+        self._sums = {table.name: {} for table in _TABLES}
+        self._rows_sum = 0
+
+    def _sum(self, table: _Table, number: int, row_sum: int) -> None:
+        """Take the checksum of a row into the sum of all, instead of the one that it had; 0 if the row goes."""
+        sums = self._sums[table.name]
+        self._rows_sum += row_sum - sums.pop(number, 0)
+        if row_sum:
+            sums[number] = row_sum
+
+    def _read_header(self) -> tuple[StateHeader, int, int]:
         row = self._database.read_row("header", tuple(_HEADER))
         if row is None:
             raise self._damaged("it has no header")
-        _, applied_upto, clock_ms, base_ms, term_counter, term_node, *last, rows, snapshot_upto = row
+        _, applied_upto, clock_ms, base_ms, term_counter, term_node, *last, rows, rows_sum, snapshot_upto = row
         self.snapshot_upto = snapshot_upto
-        return StateHeader(applied_upto, clock_ms, base_ms, Ballot(term_counter, term_node), *last), rows
+        return StateHeader(applied_upto, clock_ms, base_ms, Ballot(term_counter, term_node), *last), rows, rows_sum
 
     def _record(self, table: _Table, row: tuple[Any, ...]) -> Any:
+        self._sum(table, row[0], row[-1])
         try:
             return table.record(row)
         except (Malformed, ValueError, TypeError) as error:
@@ -295,7 +318,7 @@ def _row(*columns: Any) -> tuple[Any, ...]:
     return (*columns, checksum(*columns))
 
 
-def _header_row(state: LeaseState, snapshot_upto: int) -> tuple[Any, ...]:
+def _header_row(state: LeaseState, snapshot_upto: int, rows_sum: int) -> tuple[Any, ...]:
     header = state.header
     return _row(
         1,
@@ -309,5 +332,6 @@ def _header_row(state: LeaseState, snapshot_upto: int) -> tuple[Any, ...]:
         header.revision,
         header.last_item,
         sum(len(part) for part in state.tables.values()),
+        rows_sum,
         snapshot_upto,
     )

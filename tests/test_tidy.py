@@ -35,7 +35,7 @@ import importlib, pkgutil, sys
 for absent in ("pykka", "sqlite_utils"):
     sys.modules[absent] = None
 import lessor
-for package in ("core", "transport", "client"):
+for package in ("core", "transport", "client", "fencing"):
     module = importlib.import_module(f"lessor.{package}")
     for found in pkgutil.walk_packages(module.__path__, f"lessor.{package}."):
         importlib.import_module(found.name)
@@ -150,6 +150,11 @@ def is_text(path: Path) -> bool:
         pytest.param("client/x.py", "from ..cli import main", id="client reaches up"),
         pytest.param("cli/x.py", "from ..actors import node", id="cli reaches the server at once"),
         pytest.param("cli/x.py", "import pykka", id="cli reaches pykka at once"),
+        pytest.param("fencing/x.py", "from ..client import sync", id="fencing reaches aside"),
+        pytest.param("testing/x.py", "from ..cli import local_cluster", id="the test kit reaches the command"),
+        pytest.param("cli/x.py", "def f():\n    from ..testing import Cluster", id="the command reaches the test kit"),
+        pytest.param("client/x.py", "from ..testing import Cluster", id="client reaches the test kit"),
+        pytest.param("fencing/x.py", "import sqlite3", id="fencing reaches sqlite"),
     ],
 )
 def test_an_import_against_the_direction_is_found(path: str, source: str) -> None:

@@ -45,7 +45,7 @@ SECONDS_MIN: Final = 4.0
 SECONDS_MAX: Final = 40.0
 SECONDS: Final = 12.0
 END_AFTER_S: Final = 18
-"""What starting and stopping may take on a slow machine; then the demo gives up. In all it is less than a minute."""
+"""What starting and stopping may take beside the longest of demos; then it is given up. In all: less than a minute."""
 
 BAR_S: Final = 0.05
 BARS_ALIVE_S: Final = 3.0
@@ -77,7 +77,12 @@ def register(commands: "Commands[Parser]") -> None:
         "demo", help="see it work, on this machine", summary=SUMMARY, notes=NOTES, examples=EXAMPLES
     )
     parser.option(
-        "--seconds", metavar="TIME", read=duration, default=SECONDS, shown="12", help="how long the clients contend"
+        "--seconds",
+        metavar="TIME",
+        read=duration,
+        default=SECONDS,
+        shown="12s",
+        help=f"how long the clients contend, from {SECONDS_MIN:g}s to {SECONDS_MAX:g}s",
     )
     add_json(parser)
     parser.set_defaults(run=run, parser=parser)
@@ -90,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
     require_server("lessor demo")
     story = Story(silent=options.json)
     signal.signal(signal.SIGALRM, _too_long)
-    signal.alarm(END_AFTER_S + int(options.seconds))
+    signal.alarm(END_AFTER_S + int(SECONDS_MAX))
     try:
         with temporary_directory("lessor-demo-") as made:
             summary = _run(made, story, options.seconds)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import pytest
 
 from lessor.cli.dispatch import main
 
+from ..support.children import as_from_a_terminal
 from ..support.waiting import until
 
 
@@ -47,15 +47,16 @@ def run_main(capfd: pytest.CaptureFixture[str], *arguments: str) -> Done:
 def lessor_process(*arguments: str, options: tuple[str, ...] = (), **settings: Any) -> "subprocess.Popen[str]":
     """Start `python -m lessor`; `options` are those of Python."""
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | settings
-    return subprocess.Popen([sys.executable, *options, "-m", "lessor", *arguments], text=True, **streams)
+    with as_from_a_terminal():
+        return subprocess.Popen([sys.executable, *options, "-m", "lessor", *arguments], text=True, **streams)
 
 
-def run_process(*arguments: str, options: tuple[str, ...] = (), timeout: float = 30, **settings: Any) -> Done:
+def run_process(*arguments: str, options: tuple[str, ...] = (), timeout: float = 120, **settings: Any) -> Done:
     """Run `python -m lessor` to its end."""
     return finish(lessor_process(*arguments, options=options, **settings), timeout)
 
 
-def finish(process: "subprocess.Popen[str]", timeout: float = 30) -> Done:
+def finish(process: "subprocess.Popen[str]", timeout: float = 120) -> Done:
     with process:
         try:
             out, err = process.communicate(timeout=timeout)
@@ -84,11 +85,6 @@ def written(path: Path) -> str:
         return text if text.endswith("\n") else None
 
     return until(whole, f"{path} is written")
-
-
-def heed_ctrl_c() -> None:
-    """Undo, between fork and exec, what a shell does to a command in the background."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def gone(pid: int) -> bool:

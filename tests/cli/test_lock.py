@@ -1,19 +1,24 @@
 """`lessor lock`: the command runs only while the lock is held, and is stopped before it can be anybody else's."""
 
+import argparse
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import lessor
 from lessor.cli import exit_codes
-from lessor.core.commands import Release
+from lessor.cli import lock as cli_lock
+from lessor.transport.ports import free_base_port
 
 from ..support.waiting import until
-from .commands import finish, gone, lessor_process, read_until, run_process, written
+from .commands import Run, finish, gone, lessor_process, read_until, run_process, written
 
 pytestmark = pytest.mark.system
 
@@ -38,6 +43,15 @@ def lock(service: str, name: str, *options: str) -> tuple[str, ...]:
 def test_the_exit_code_is_that_of_the_command(service: str) -> None:
     assert run_process(*lock(service, "x"), "sh", "-c", "exit 7").code == 7
     assert run_process(*lock(service, "x"), "true").code == 0
+
+
+def test_a_name_that_begins_with_a_dash_is_locked_and_shown(service: str, client: lessor.Client, run: Run) -> None:
+    done = run_process(
+        "lock", "--endpoints", service, "--", "-x", "--", "sh", "-c", 'echo "$LESSOR_LOCK_NAME" "$@"', "--"
+    )
+    assert (done.code, done.out) == (0, "-x\n")
+    with client.lock("-x"):
+        assert run("show", "--endpoints", service, "--json", "--", "-x").json["holder"] == "tester"
 
 
 def test_a_command_that_a_signal_killed_is_told_as_a_shell_tells_it(service: str) -> None:
@@ -101,6 +115,45 @@ def test_whoever_waits_is_told_for_whom(service: str, client: lessor.Client) -> 
     done = finish(process)
     assert done.code == 0
     assert "was granted after" in done.err
+
+
+def test_whoever_waits_for_a_service_that_is_away_is_told_so_and_gets_the_lock_when_it_is_there(
+    tmp_path: Path,
+) -> None:
+    port = free_base_port()
+    endpoint = f"tcp://127.0.0.1:{port}"
+    process = lessor_process(*lock(endpoint, "x"), "true")
+    said = read_until(process, "waiting")
+    assert said == f"lessor lock: waiting for 'x', but no node answers at {endpoint}; still trying\n"
+    with lessor.embedded(tmp_path / "data", port):
+        done = finish(process)
+    assert done.code == 0
+    assert "'x' was granted after" in done.err
+
+
+class Patient:
+    """An acquire that never ends, and the signals meanwhile: none, until the wait has been told so many times."""
+
+    def __init__(self, times: int) -> None:
+        self.done = False
+        self.started = time.monotonic()
+        self.waits: list[float] = []
+        self.times = times
+
+    def next(self, timeout: float) -> tuple[int, bool] | None:
+        self.waits.append(timeout + time.monotonic() - self.started)
+        return None if len(self.waits) <= self.times else (signal.SIGTERM, False)
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_the_wait_is_told_again_but_ever_more_rarely(monkeypatch: pytest.MonkeyPatch, *, quiet: bool) -> None:
+    told: list[threading.Thread] = []
+    monkeypatch.setattr(cli_lock, "_tell", lambda *_: told.append(threading.current_thread()))
+    patient: Any = Patient(6)
+    options = argparse.Namespace(quiet=quiet, name="x")
+    assert cli_lock._wait(patient, patient, options) == exit_codes.SIGNALLED + signal.SIGTERM
+    assert [round(wait) for wait in patient.waits] == [1, 5, 25, 125, 425, 725, 1025]
+    until(lambda: len(told) == (0 if quiet else 6), "all of it was told")
 
 
 def test_quiet_is_quiet(service: str, client: lessor.Client) -> None:
@@ -184,7 +237,7 @@ def test_a_signal_while_waiting_leaves_no_ghost_in_the_line(
 def test_the_death_of_lessor_itself_is_that_of_the_command(service: str, client: lessor.Client, tmp_path: Path) -> None:
     """Nobody would stop the command any more when the lease ends."""
     noted = tmp_path / "pid"
-    command_line = (*lock(service, "x", "--ttl", "1"), sys.executable, "-c", STUBBORN, str(noted))
+    command_line = (*lock(service, "x", "--ttl", "600"), sys.executable, "-c", STUBBORN, str(noted))
     process = lessor_process(*command_line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     command, other = map(int, written(noted).split())
     process.kill()
@@ -193,14 +246,14 @@ def test_the_death_of_lessor_itself_is_that_of_the_command(service: str, client:
         until(lambda: gone(command), "the command is gone")
     finally:
         os.kill(other, signal.SIGKILL)
-    client.acquire("x", timeout=10).release()
+    assert client.release(client.describe("x")[0].token)
 
 
 def test_a_lost_lease_stops_the_command_and_all_that_it_started(tmp_path: Path) -> None:
     """P8, consul#9788: told before the end, and killed by the end, also one that has left its process group."""
     noted = tmp_path / "pid"
     with lessor.embedded(tmp_path / "data") as node:
-        arguments = lock(node.endpoints, "x", "--ttl", "2", "--grace", "500ms")
+        arguments = lock(node.endpoints, "x", "--ttl", "4", "--grace", "500ms")
         process = lessor_process(*arguments, sys.executable, "-c", STUBBORN, str(noted))
         command, other = map(int, written(noted).split())
     # the service is gone: the lease cannot be renewed
@@ -216,7 +269,7 @@ def test_a_lost_lease_stops_the_command_and_all_that_it_started(tmp_path: Path) 
 
 def test_a_command_that_stops_when_told_is_not_killed(tmp_path: Path) -> None:
     with lessor.embedded(tmp_path / "data") as node:
-        process = lessor_process(*lock(node.endpoints, "x", "--ttl", "1"), "sh", "-c", "echo go; exec sleep 60")
+        process = lessor_process(*lock(node.endpoints, "x", "--ttl", "3"), "sh", "-c", "echo go; exec sleep 600")
         assert process.stdout is not None
         assert process.stdout.readline() == "go\n"
     done = finish(process)
@@ -227,17 +280,10 @@ def test_a_command_that_stops_when_told_is_not_killed(tmp_path: Path) -> None:
 
 def test_a_lease_that_the_service_gives_up_stops_the_command_at_once(service: str, client: lessor.Client) -> None:
     """P8: not only at the next deadline, which may be far away. Released by its token, as an operator's break is."""
-    process = lessor_process(*lock(service, "x", "--ttl", "2"), "sh", "-c", "echo go; exec sleep 60")
+    process = lessor_process(*lock(service, "x", "--ttl", "60"), "sh", "-c", "echo go; exec sleep 600")
     assert process.stdout is not None
     assert process.stdout.readline() == "go\n"
-    token = client.describe("x")[0].token
-    release(client, token)
+    client.release(client.describe("x")[0].token)
     done = finish(process)
     assert done.code == exit_codes.LEASE_LOST
     assert "the lease is lost: the service says that it is not held any more" in done.err
-
-
-def release(client: lessor.Client, token: int) -> None:
-    """Release somebody else's grant, for which there is no command yet."""
-    caller = client._caller
-    caller.ask(lambda done, deadline: caller.protocol.call(Release(token), done, deadline))

@@ -15,7 +15,7 @@ from lessor.client.errors import AcquireTimeout, ServiceBusy, Unavailable
 from lessor.core.errors import BadRequest, Corrupt, ForeignDatabase
 from lessor.transport.ports import AddressInUse
 
-from .commands import Run, finish, heed_ctrl_c, lessor_process, read_until, run_process
+from .commands import Run, finish, lessor_process, read_until, run_process
 
 NOBODY = "tcp://127.0.0.1:9"
 
@@ -47,6 +47,37 @@ def test_a_service_that_is_away_is_one_line_and_exit_code_121(command: tuple[str
     assert (done.code, done.out) == (exit_codes.UNAVAILABLE, "")
     assert done.err.startswith(f"lessor {command[0]}: the service is unavailable: ")
     assert done.err.count("\n") == 1
+
+
+UNKNOWN = "tcp://nosuch.invalid:7411"
+UNRESOLVED = "the host name 'nosuch.invalid' cannot be resolved"
+
+
+@pytest.mark.parametrize("command", [("ls", "--request-timeout", "200ms"), ("status", "--request-timeout", "200ms")])
+def test_a_host_name_that_cannot_be_resolved_is_told(command: tuple[str, ...], run: Run) -> None:
+    done = run(*command, "--endpoints", f"{UNKNOWN},{NOBODY}")
+    assert done.code in (exit_codes.UNAVAILABLE, exit_codes.FAILED)
+    assert (done.out + done.err).count(UNRESOLVED) == 1
+    assert "resolved" not in str(run(*command, "--endpoints", NOBODY))
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("command", [("watch",), ("lock", "x")])
+def test_so_it_is_while_a_command_waits(command: tuple[str, ...]) -> None:
+    behind = ("--", "true") if command[0] == "lock" else ()
+    process = lessor_process(*command, "--endpoints", UNKNOWN, *behind)
+    assert f"; {UNRESOLVED}" in read_until(process, "resolved")
+    process.terminate()
+    finish(process)
+
+
+@pytest.mark.system
+def test_a_node_whose_own_host_name_cannot_be_resolved_says_what_to_do(tmp_path: Path) -> None:
+    node = ("serve", "--node-id", "1", "--data", str(tmp_path / "data"))
+    done = run_process(*node, "--cluster", f"1={UNKNOWN}")
+    assert done.code == exit_codes.FAILED
+    assert f"lessor serve: {UNRESOLVED}; give --bind the address to listen on\n" == done.err
+    assert UNRESOLVED in run_process(*node, "--cluster", f"1={NOBODY}", "--bind", "nosuch.invalid").err
 
 
 @pytest.mark.parametrize("command", ["demo", "bench", "serve"])
@@ -91,7 +122,7 @@ def test_the_entry_loads_nothing_before_it_heeds_ctrl_c() -> None:
 def test_ctrl_c_ends_a_command_quietly_however_early_it_comes(loaded: str) -> None:
     """Each module is told on stderr when it has been loaded; `watch` would go on for ever."""
     arguments = ("watch", "--endpoints", NOBODY)
-    process = lessor_process(*arguments, options=("-X", "importtime"), preexec_fn=heed_ctrl_c)
+    process = lessor_process(*arguments, options=("-X", "importtime"))
     read_until(process, f" {loaded}\n")
     process.send_signal(signal.SIGINT)
     done = finish(process)

@@ -60,11 +60,32 @@ def test_what_lock_tells_its_command_is_no_option_of_any() -> None:
     assert not [variable for variable in variables if variable.startswith("LESSOR_LOCK_")]
 
 
+def codes_in(text: str) -> set[int]:
+    table = text.partition("exit codes:\n")[2].partition("\n\n")[0]
+    return {int(code) for code in re.findall(r"^  (\d+)", table, re.MULTILINE)}
+
+
 def test_the_help_names_every_exit_code(run: Run) -> None:
     codes = {value for name, value in vars(exit_codes).items() if name.isupper() and isinstance(value, int)}
-    named = {int(code) for code in re.findall(r"^  (\d+)", exit_codes.HELP, re.MULTILINE)}
+    named = codes_in(run("--help").out)
     assert codes - named == {exit_codes.INTERRUPTED, exit_codes.BROKEN_PIPE}  # 128+N
-    assert exit_codes.HELP in run("--help").out
+    assert named <= codes
+
+
+@pytest.mark.parametrize(
+    ("command", "codes"),
+    [("serve", {0, 1, 2, 70, 78}), ("lock", {2, 120, 121, 122, 126, 127, 128}), ("show", {0, 1, 2, 121, 128})],
+)
+def test_the_help_of_a_command_names_its_own_exit_codes(command: str, codes: set[int], run: Run) -> None:
+    assert codes_in(run(command, "--help").out) == codes
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_help_says_how_times_and_variables_are_read(command: str, run: Run) -> None:
+    out = run(command, "--help").out
+    assert exit_codes.USAGE in codes_in(out)
+    assert "A TIME is a number of seconds, or 250ms" in out
+    assert max(map(len, out.splitlines())) <= 120
 
 
 def parsed(*arguments: str) -> argparse.Namespace:
@@ -166,6 +187,7 @@ def test_a_name_may_begin_with_a_dash_if_it_stands_behind_two(command: str) -> N
         (("serve", "--node-id", "0"), "from 1 on"),
         (("serve", "--node-id", "1", "--cluster", "tcp://h:1", "--data", "d"), "1=tcp://HOST:PORT"),
         (("serve", "--node-id", "1", "--cluster", "1=tcp://h:1,2=tcp://h:2", "--data", "d"), "overlap"),
+        (("serve", "--bind", "0.0.0.0:7411"), "it is a host name or an address, not '0.0.0.0:7411'"),
         (("serve", "--log-level", "chatty"), "debug, info, warning, error"),
         ((), "usage: lessor"),
     ],

@@ -31,7 +31,7 @@ def serving(*arguments: str, **settings: Any) -> "Iterator[subprocess.Popen[str]
     """A node that serves; killed if the test does not end it."""
     process = lessor_process(*arguments, **settings)
     try:
-        read_until(process, " serves at ")
+        read_until(process, " listens at ")
         yield process
     finally:
         process.kill()
@@ -70,9 +70,11 @@ def test_what_was_granted_is_there_after_a_restart(arguments: list[str], endpoin
 
 def test_the_log_is_one_line_for_each_event_with_its_time(arguments: list[str]) -> None:
     process = lessor_process(*arguments)
-    line = read_until(process, " serves at ").splitlines()[-1]
+    line, *others = read_until(process, " leads ").splitlines()
     process.terminate()
     finish(process)
+    assert f" listens at {arguments[4].partition('=')[2]}" in line, "it comes first: nobody is served without a leader"
+    assert "no leader is known" in others[0]
     when, level, words = line.split(maxsplit=2)
     assert when.endswith("Z")
     assert when[10] == "T"
@@ -166,7 +168,7 @@ def test_a_node_that_is_tied_to_its_parent_ends_with_it(arguments: list[str]) ->
     script = """
 import os, subprocess, sys
 node = subprocess.Popen([*sys.argv[1:], "--parent", str(os.getpid())], stderr=subprocess.PIPE, text=True)
-while " serves at " not in node.stderr.readline():
+while " listens at " not in node.stderr.readline():
     pass
 print(node.pid, flush=True)
 sys.stdin.read()
@@ -181,6 +183,19 @@ sys.stdin.read()
     until(lambda: gone(node), "the node has ended")
     # one whose parent has ended before it could say so does not even start
     assert run_process(*arguments, "--parent", "1").code == 0
+
+
+@pytest.mark.parametrize("below", ["", "deep/below"])
+def test_a_file_in_place_of_the_directory_is_a_wrong_argument(below: str, endpoint: str, tmp_path: Path) -> None:
+    """And no failure of the node: a supervisor that starts it again and again would not help."""
+    plain = tmp_path / "plain"
+    plain.write_text("text")
+    node = ("serve", "--node-id", "1", "--cluster", f"1={endpoint}")
+    done = run_process(*node, "--data", str(plain / below))
+    assert done.code == exit_codes.USAGE
+    assert f"--data: '{plain}' is no directory" in done.err
+    assert "LESSOR_DATA: " in run_process(*node, env=os.environ | {"LESSOR_DATA": str(plain)}).err
+    assert plain.read_text() == "text"
 
 
 def test_a_directory_without_a_name_is_refused() -> None:

@@ -5,7 +5,7 @@ import gc
 import multiprocessing
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -99,17 +99,19 @@ def run_seed(
         return judge(world)
 
 
-def run_seeds(seeds: Iterable[int], jobs: int = 1, mutant: str = "") -> Iterator[Verdict]:
+def run_seeds(
+    seeds: Iterable[int], jobs: int = 1, mutant: str = "", run: Callable[..., Verdict] = run_seed
+) -> Iterator[Verdict]:
     """Run the worlds of these seeds, on several cores if there is more than one job."""
     if jobs > 1:
         with multiprocessing.get_context("fork").Pool(jobs) as pool:
-            yield from pool.imap(partial(run_seed, mutant=mutant), seeds, chunksize=4)
+            yield from pool.imap(partial(run, mutant=mutant), seeds, chunksize=4)
         return
     collecting = gc.isenabled()
     gc.disable()
     try:
         for count, seed in enumerate(seeds):
-            yield run_seed(seed, mutant=mutant)
+            yield run(seed, mutant=mutant)
             if count % COLLECT_EVERY == 0:
                 gc.collect()
     finally:

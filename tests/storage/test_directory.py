@@ -280,7 +280,8 @@ def test_a_first_meeting_is_durable_before_it_is_answered(directory: DataDirecto
     statements: list[str] = []
     directory._database.connection.set_trace_callback(statements.append)
     assert directory.meet(2, 5)
-    assert [re.split(r"\W", statement)[0] for statement in statements] == ["BEGIN", "INSERT", "COMMIT"]
+    words = [re.split(r"\W", statement)[0] for statement in statements]
+    assert words == ["BEGIN", "INSERT", "SELECT", "INSERT", "COMMIT"]
     assert directory._database.connection.execute("PRAGMA synchronous").fetchone() == (2,)
     statements.clear()
     assert directory.meet(2, 5)

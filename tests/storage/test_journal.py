@@ -98,7 +98,11 @@ def test_a_commit_is_one_transaction_and_writes_the_state_once(directory: DataDi
         statements: list[str] = []
         journal._database.connection.set_trace_callback(statements.append)
         journal.commit([WritePromise(Ballot(1, 1)), vote(1), vote(2), WriteWatermark(Ballot(1, 1), 1), Truncate(1)])
-        assert [statement.split()[0] for statement in statements] == ["BEGIN", "DELETE", "INSERT", "INSERT", "COMMIT"]
+        words = [statement.split()[0] for statement in statements]
+        assert words == ["BEGIN", "SELECT", "DELETE", "INSERT", "INSERT", "COMMIT"]
+        statements.clear()
+        journal.commit([vote(3), vote(4), WriteWatermark(Ballot(1, 1), 4)])
+        assert [statement.split()[0] for statement in statements] == ["BEGIN", "INSERT", "INSERT", "INSERT", "COMMIT"]
 
 
 def test_an_empty_commit_does_nothing(directory: DataDirectory) -> None:

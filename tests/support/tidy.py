@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("core", "actors", "transport", "storage", "client", "cli")
+PACKAGES = ("core", "actors", "transport", "storage", "client", "cli", "fencing", "testing")
 # What stands in src/lessor besides the links: what users import, `python -m lessor`, and the mark of a typed package.
 ROOT_FILES = ("__init__.py", "__main__.py", "py.typed")
 
-# core <- storage <- actors;  core <- transport <- actors;  core <- transport <- client <- cli.
+# core <- storage <- actors;  core <- transport <- actors;  core <- transport <- client <- cli;  core <- fencing.
+# The test kit starts whole clusters, so it may reach all of it but the command; nothing reaches the kit.
 # "lessor" stands for the root of the package, which gathers what users import and so lies above the client.
 OURS = {
     "core": {"core"},
@@ -22,6 +23,8 @@ OURS = {
     "actors": {"actors", "storage", "transport", "core"},
     "client": {"client", "transport", "core"},
     "cli": {"cli", "client", "transport", "core", "lessor"},
+    "fencing": {"fencing", "core"},
+    "testing": {"testing", "actors", "storage", "client", "transport", "core"},
 }
 # The base install has no pykka and no sqlite-utils: the command imports the server inside the functions that need it.
 OURS_LAZILY = {"cli": {"actors", "storage"}}
@@ -40,6 +43,8 @@ OUTSIDE = {
     "actors": STDLIB | WIRE | {"pykka"},
     "client": (STDLIB - {"sqlite3"}) | WIRE,
     "cli": STDLIB | WIRE,
+    "testing": (STDLIB - {"sqlite3"}) | WIRE | {"pytest"},
+    "fencing": STDLIB - {"sqlite3"},  # the connection is the user's
 }
 OUTSIDE_LAZILY = {"cli": {"pykka", "sqlite_utils"}}
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(ask: Callable[[], T | None], what: str, *, timeout: float = 10.0, every: float = 0.02) -> T:
+def until(ask: Callable[[], T | None], what: str, *, timeout: float = 60.0, every: float = 0.02) -> T:
     """Ask until the answer is true and return it; after `timeout` seconds fail, naming what was waited for."""
     deadline = time.monotonic() + timeout
     while not (answer := ask()):

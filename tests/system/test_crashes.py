@@ -11,7 +11,7 @@ import pytest
 import lessor
 from lessor.cli.local_cluster import LocalCluster
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.system
 
 
 class Grants:

@@ -12,7 +12,7 @@ from lessor.cli.local_cluster import LocalCluster
 
 from ..support.waiting import until
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.system
 
 
 def libfaketime() -> str | None:
