@@ -46,7 +46,7 @@ class NodeConfig:
     `endpoints` maps each member to where its clients connect; the ports of the other roles are the next ones.
     `bind` is the host to listen on, if it is not the one of the own endpoint (in a container, `0.0.0.0`), and
     `bind_port` the base port, if clients reach it under another one. `peers` maps the members to where this node
-    reaches them, if that is not where clients do.
+    reaches them, if that is not where clients do. `strict`: no namespace is made by being used.
     """
 
     node: int
@@ -56,6 +56,7 @@ class NodeConfig:
     bind: str = ""
     bind_port: int = 0
     peers: dict[int, str] | None = None
+    strict: bool = False
 
 
 class Node:
@@ -124,7 +125,9 @@ class Node:
             ForeignDatabase, Corrupt: a file cannot be trusted; nothing is left running.
         """
         fate, ports, members, directory = self._fate, self._ports, self.members, self.directory
-        facts = NodeFacts(self.config.node, self.config.cluster, metadata.version("lessor"), self.config.endpoints)
+        facts = NodeFacts(
+            self.config.node, self.config.cluster, metadata.version("lessor"), self.config.endpoints, self.config.strict
+        )
         peer_ports = [ports[role] for role in (Role.PROPOSER, Role.ACCEPTOR, Role.LEARNER)]
         try:
             learnt = self._launch(

@@ -73,6 +73,7 @@ def register(commands: "Commands[Parser]") -> None:
     parser.option(
         "--cluster-name", metavar="NAME", default="lessor", help="keeps clusters apart that meet on one network"
     )
+    parser.switch("--strict-namespaces", help="a namespace must be created before it is used; the same on every node")
     parser.option(
         "--log-level",
         metavar="LEVEL",
@@ -117,7 +118,14 @@ def run(options: argparse.Namespace) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     set_up_log(options.log_level)
     demand = Demand()
-    config = NodeConfig(options.node_id, options.cluster, options.data, options.cluster_name, options.bind)
+    config = NodeConfig(
+        options.node_id,
+        options.cluster,
+        options.data,
+        options.cluster_name,
+        options.bind,
+        strict=options.strict_namespaces,
+    )
     try:
         with Node(config, on_fatal=_end) as node:
             node.start()

@@ -1,7 +1,8 @@
 """The lease state of one node on the disk, in tables that an operator can read with the sqlite3 shell.
 
 They are behind the log by what came since the last save, which the journal can replay. Each row ends with a checksum,
-and the header counts the rows, so that a state that was changed by anything but the log is not taken for one.
+and the header counts the rows and sums up their checksums, so that a state that was changed by anything but the log is
+not taken for one: a page that a disk has lost a write of holds rows that were right, once.
 """
 
 import json

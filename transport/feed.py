@@ -43,7 +43,10 @@ class FeedPublisher:
         if not self._topics and not self._forgetful:
             return
         for event in events:
-            self.socket.send_multipart([topic_of(event.namespace, event.path), encode_packet([event])], zmq.NOBLOCK)
+            packet = encode_packet([event])
+            # what happens to a claim on several paths is told to the readers of each; one of all reads it several times
+            for path in (event.path, *event.others):
+                self.socket.send_multipart([topic_of(event.namespace, path), packet], zmq.NOBLOCK)
 
     def _look(self) -> None:
         """Take in which topics have got their first subscriber or have lost their last one.
