@@ -14,6 +14,7 @@ from .commands import (
     Break,
     Cancel,
     Claim,
+    CloseSession,
     CreateNamespace,
     CreateSemaphore,
     DeleteSemaphore,
@@ -63,6 +64,8 @@ def check(operation: Operation) -> None:
             _check_number("session", session)
             _check_session(key, timeout_ms, description)
             _within("attach number", attach, 1, limits.ATTACHES_MAX, unit="")
+        case CloseSession():
+            pass  # nothing can be wrong with it
         case KeepAlive():
             raise BadRequest("signs of life are gathered by the gateway; a client sends a ping")
         case Ping(claims):
