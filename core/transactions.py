@@ -44,20 +44,20 @@ class Transactions:
             if reason:
                 return Declined("check", index, reason)
         for index, step in enumerate(operation.steps):
-            refusal = self._refusal(step)
+            refusal = self._refusal(step, operation.steps[:index])
             if refusal is not None:
                 return Declined("step", index, _said(refusal))
         return None
 
     def carry_out(self, operation: Transact, carry_out: Any) -> Transacted:
         """Carry out every step, each of which is known to be possible."""
-        # What is given back comes last: a register may be written under a token that is released by the same
-        # transaction.
-        order = sorted(range(len(operation.steps)), key=lambda place: isinstance(operation.steps[place], Release))
+        # What ends grants comes last: a register may be written under a token that is released by the same transaction,
+        # and a lease that is overdue ends with its pin, unless it was renewed or released before.
+        order = sorted(range(len(operation.steps)), key=lambda place: _turn(operation.steps[place]))
         results: list[Any] = [None] * len(order)
         for place in order:
             result: Result = carry_out(operation.steps[place])
-            if isinstance(result, Failed | VersionDiffers):
+            if isinstance(result, Failed | VersionDiffers | NotHeld):
                 raise InvariantBroken(f"a step of a transaction failed that was found possible: {result}")
             results[place] = result
         return Transacted(tuple(results))
@@ -86,22 +86,28 @@ class Transactions:
                 return any(r.path == path and r.mode != Mode.OBSERVE for r in claim.resources)
         return False
 
-    def _refusal(self, step: Step) -> Result | None:
-        """Return why a step could not be carried out."""
+    def _refusal(self, step: Step, before: tuple[Step, ...]) -> Result | None:
+        """Return why a step could not be carried out after those before it: each of them may take up room."""
         match step:
             case PutRegister() | EraseRegister():
-                return self._registers.refusal(step)
+                return self._registers.refusal(step, sum(isinstance(one, PutRegister) for one in before))
             case Release(token):
                 return None if self._claims.granted(token) is not None else NotHeld()
             case Renew(token, ttl_ms):
                 claim = self._claims.granted(token)
                 return NotHeld() if claim is None else self._claims.renewal_refused(claim, ttl_ms)
-            case Pin():
-                return self._pins.refusal(step)
+            case Pin(namespace, path):
+                pins = [one for one in before if isinstance(one, Pin)]
+                here = sum((one.namespace, one.path) == (namespace, path) for one in pins)
+                return self._pins.refusal(step, here, len(pins))
             case UpdateSemaphore(namespace, path):
                 return self._semaphores.missing(namespace, path)
             case Unpin():
                 return None
+
+
+def _turn(step: Step) -> int:
+    return 2 if isinstance(step, Unpin) else int(isinstance(step, Release))
 
 
 def _said(refusal: Result) -> str:
