@@ -185,9 +185,9 @@ def _check_resource(resource: Resource) -> None:
 def _check_set(resources: tuple[Resource, ...]) -> None:
     if any(resource.mode == Mode.OBSERVE for resource in resources):
         raise BadRequest("an observer observes one resource alone")
-    counted = [resource.path for resource in reduced(resources) if resource.mode == Mode.COUNT]
-    if len(dict.fromkeys(counted)) < len(counted):
-        raise BadRequest("a claim counts units of a semaphore once")
+    paths = [resource.path for resource in reduced(resources)]
+    if len(dict.fromkeys(paths)) < len(paths):
+        raise BadRequest("a claim counts units of a semaphore once, and does not read it beside that")
 
 
 def _check_session(key: bytes, timeout_ms: int, description: str) -> None:

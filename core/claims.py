@@ -111,11 +111,13 @@ class Claims:
         if not ready and claim.chain and (circle := self.find_circle(claim)) is not None:
             return circle
         header.last_claim = number
-        self.add(claim)
         if ready:
-            self._grant(claim)
-        elif not claim.watermark:
-            self._book.emit_claim("queued", claim)
+            self._take_in(claim)
+            self._grant(claim, waited=False)
+        else:
+            self.add(claim)
+            if not claim.watermark:
+                self._book.emit_claim("queued", claim)
         return self.status(claim)
 
     def _refusal(self, operation: Claim, *, strict: bool) -> Failed | None:
@@ -196,7 +198,9 @@ class Claims:
             self._leave_session(claim, ClaimStatus(claim.claim, ClaimPhase.GONE, token, 0, 0, why=why))
             claim.session = owner
             session.claims[claim.claim] = None
-            self._join_chain(claim)
+            claim.chain = 0  # which of the new owner's flows of control has it now is not known
+            if not claim.ttl_ms:  # it lives with its new session, even if it was overdue and kept by a pin
+                claim.detached, claim.ends_at_ms = False, claim.hold_until_ms
             self.changed[claim.claim] = None
             self._book.emit_claim("adopted", claim, expires_at_ms=self.expires_at_ms(claim))
         return self.status(claim)
@@ -209,12 +213,8 @@ class Claims:
         smaller = self._smaller(claim, operation)
         if isinstance(smaller, Failed):
             return smaller
-        queues = self.queues_of(claim.namespace)
         old, held = claim.resources, claim.token > 0
-        for before, after in zip(old, smaller, strict=True):
-            if before != after:
-                queues.shrink(claim.claim, before, after, held=held)
-        claim.resources = smaller
+        claim.resources = self._shrink(claim, smaller)
         if operation.new_data:
             claim.data = operation.data
         if not held and operation.wait_ms not in (KEEP, 0):
@@ -224,11 +224,23 @@ class Claims:
         self.changed[claim.claim] = None
         self._book.emit_claim("amended", claim, expires_at_ms=self.expires_at_ms(claim))
         if old != smaller:
-            self.serve(claim.namespace, smaller)
+            self.serve(claim.namespace, old)
         if operation.wait_ms == 0 and not claim.token:
             self.end(claim, "timed_out")
             return ClaimStatus(claim.claim, ClaimPhase.GONE, 0, 0, 0)
         return self.status(claim)
+
+    def _shrink(self, claim: ClaimRecord, smaller: tuple[Resource, ...]) -> tuple[Resource, ...]:
+        """Have a claim want so much less in its queues; return what is left of it."""
+        queues = self.queues_of(claim.namespace)
+        kept = reduced(smaller)
+        for before, after in zip(claim.resources, smaller, strict=True):
+            if after not in kept:  # one that reads covers what lies below it, once that is only read
+                quit_queue = queues.give_up if claim.token else queues.leave
+                quit_queue(claim.claim, (before,))
+            elif before != after:
+                queues.shrink(claim.claim, before, after, held=claim.token > 0)
+        return kept
 
     def _smaller(self, claim: ClaimRecord, operation: Amend) -> tuple[Resource, ...] | Failed:
         resources = claim.resources
@@ -249,30 +261,32 @@ class Claims:
 
     def add(self, claim: ClaimRecord) -> None:
         """Take in a claim that waits, or, from a record, one that is granted."""
-        self.all[claim.claim] = claim
-        self.numbers.append(claim.claim)
-        self._namespaces.count_claim(claim.namespace, 1)
+        self._take_in(claim)
         queues = self.queues_of(claim.namespace)
-        if claim.resources[0].mode == Mode.OBSERVE:
+        if claim.watermark:
             queues.observe(claim.claim, claim.resources[0].path)
         elif claim.token:
             queues.hold(claim.claim, claim.resources, waited=False)
-        else:
-            queues.wait(claim.claim, claim.resources)
-        if claim.session:
-            self._sessions[claim.session].claims[claim.claim] = None
-            self._join_chain(claim)
-        if claim.token:
             self.by_token[claim.token] = claim.claim
             self._tokens[claim.claim] = claim.token
+        else:
+            queues.wait(claim.claim, claim.resources)
         if claim.ends_at_ms > self._book.clock_ms:
             kind = LEASE_ENDS if claim.token else WAIT_ENDS
             self._deadlines.add(claim.ends_at_ms, kind, claim.claim)
         self.changed[claim.claim] = None
 
-    def _grant(self, claim: ClaimRecord) -> None:
+    def _take_in(self, claim: ClaimRecord) -> None:
+        self.all[claim.claim] = claim
+        self.numbers.append(claim.claim)
+        self._namespaces.count_claim(claim.namespace, 1)
+        if claim.session:
+            self._sessions[claim.session].claims[claim.claim] = None
+            self._join_chain(claim)
+
+    def _grant(self, claim: ClaimRecord, *, waited: bool) -> None:
         header, clock_ms = self._book.header, self._book.clock_ms
-        self.queues_of(claim.namespace).hold(claim.claim, claim.resources, waited=True)
+        self.queues_of(claim.namespace).hold(claim.claim, claim.resources, waited=waited)
         header.last_token += 1
         claim.token = header.last_token
         claim.since_ms = clock_ms
@@ -298,7 +312,7 @@ class Claims:
         self.changed[number] = None
         self._book.emit_claim(kind, claim, why=why)
         queues = self.queues_of(namespace)
-        if claim.resources[0].mode == Mode.OBSERVE:
+        if claim.watermark:
             queues.look_away(number, claim.resources[0].path)
         elif not claim.token:
             queues.leave(number, claim.resources)
@@ -338,7 +352,7 @@ class Claims:
             claim = self.all[heapq.heappop(heads)]
             if claim.token or not queues.ready(claim.claim, claim.resources):
                 continue
-            self._grant(claim)
+            self._grant(claim, waited=True)
             self._book.notify(claim.session, self.status(claim))  # a claim leaves its queue when its session ends
             if any(resource.mode != Mode.WRITE for resource in claim.resources):
                 for head in queues.may_be_ready(claim.resources):  # those behind it may share with it

@@ -76,7 +76,8 @@ def _check_numbers(
 def _check_claim(header: StateHeader, claim: ClaimRecord, sessions: dict[int, None]) -> None:
     number = claim.claim
     _demand(bool(claim.resources), f"claim {number} asks for nothing")
-    _demand(reduced(claim.resources) == claim.resources, f"claim {number} asks for the same twice")
+    once = len(dict.fromkeys(each.path for each in claim.resources)) == len(claim.resources)
+    _demand(once and reduced(claim.resources) == claim.resources, f"claim {number} asks for the same twice")
     _demand(not claim.session or claim.session in sessions, f"the session of claim {number} is not there")
     _demand(bool(claim.token or claim.session), f"claim {number} waits for nobody")
     _demand(bool(claim.session or claim.ends_at_ms), f"claim {number} belongs to nobody and has no end")

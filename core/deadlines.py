@@ -37,6 +37,9 @@ class Deadlines:
         return self._heap[0][0] if self._heap else 0
 
     def weed(self, outdated: Callable[[Deadline], bool]) -> None:
-        """Forget all that is outdated."""
-        self._heap = [deadline for deadline in self._heap if not outdated(deadline)]
-        heapq.heapify(self._heap)
+        """Forget all that is outdated, and of several entries for one thing all but the first."""
+        first: dict[tuple[int, int], Deadline] = {}
+        for deadline in sorted(self._heap):
+            if not outdated(deadline):
+                first.setdefault(deadline[1:], deadline)
+        self._heap = list(first.values())  # in order, and so a heap

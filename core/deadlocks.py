@@ -38,6 +38,8 @@ class Deadlocks:
                 blocker = claims.all.get(number)
                 if blocker is None or not blocker.chain or number in came_from:
                     continue
+                if one.watermark and not 0 < blocker.token <= one.watermark:
+                    continue  # an observer waits for nothing but the grants that it found
                 came_from[number] = one.claim
                 chain = (blocker.session, blocker.chain)
                 if chain == own:

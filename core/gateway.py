@@ -167,7 +167,8 @@ class Gateway:
 
     def _take_sign(self, connection: Connection, request: Request, effects: Effects) -> None:
         """Let a ping that asks for nothing wait for others a while."""
-        if len(self._signs) + len(self._pending) >= limits.GATEWAY_IN_FLIGHT_MAX:
+        folded = sum(map(len, self._folded.values()))
+        if len(self._signs) + folded >= limits.GATEWAY_IN_FLIGHT_MAX:
             self.busy += 1
             effects.send(connection, Busy(request.number))
             return

@@ -1,7 +1,7 @@
 """What can be asked of the lease state without changing it: descriptions, listings, and the events of a while ago."""
 
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -86,7 +86,8 @@ class Looks:
             case GetRegister(namespace, path):
                 return self._registers.get(namespace, path)
             case DescribeNamespace(name):
-                return self._namespace_info(name)
+                sessions = Counter(session.record.namespace for session in self._sessions.every())
+                return self._namespace_info(name, sessions)
             case ListRecords():
                 return self._list(look)
             case ReadEvents():
@@ -152,18 +153,17 @@ class Looks:
 
     def _list_namespaces(self, look: ListRecords) -> RecordPage:
         """List those that were created by their numbers; behind the last of them those that are merely used."""
-        created = [self._namespace_info(record.name) for record in self._namespaces.shelf.after(look.after)]
-        used = dict.fromkeys(self._claims.queues)
-        used |= {session.record.namespace: None for session in self._sessions.every()}
+        sessions = Counter(session.record.namespace for session in self._sessions.every())
+        info = self._namespace_info
+        created = (info(record.name, sessions) for record in self._namespaces.shelf.after(look.after))
+        used = dict.fromkeys([*self._claims.queues, *sessions])
         last = self._book.header.last_item
         merely = sorted(name for name in used if not self._namespaces.created(name))
-        behind = (
-            self._namespace_info(name, number) for number, name in enumerate(merely, last + 1) if number > look.after
-        )
+        behind = (info(name, sessions, number) for number, name in enumerate(merely, last + 1) if number > look.after)
         wanted = (row for row in itertools.chain(created, behind) if look.namespace in ("", row.name))
         return _page(wanted, look.limit)
 
-    def _namespace_info(self, name: str, number: int = 0) -> NamespaceInfo:
+    def _namespace_info(self, name: str, sessions: Counter[str], number: int = 0) -> NamespaceInfo:
         record = self._namespaces.shelf.of(name)
         return NamespaceInfo(
             number=record.number if record is not None else number,
@@ -171,7 +171,7 @@ class Looks:
             created=record is not None,
             config=self._namespaces.config(name),
             claims=self._namespaces.claims.get(name, 0),
-            sessions=sum(session.record.namespace == name for session in self._sessions.every()),
+            sessions=sessions[name],
         )
 
     def _session_info(self, session: Session) -> SessionInfo:
@@ -214,7 +214,7 @@ class Looks:
                 break
             if event.concerns(look.namespace, look.path, below=look.below):
                 found.append(event)
-                size += sum(len(part.encode()) for part in event.path) + len(event.why.encode())
+                size += sum(_bytes_of(path) for path in (event.path, *event.others)) + len(event.why.encode())
             upto = event.revision
         return EventPage(tuple(found), min(upto, latest), missed_upto)
 
@@ -236,7 +236,12 @@ def _page(rows: Iterator[Any], limit: int) -> RecordPage:
             return RecordPage(tuple(page), page[-1].number)
         page.append(row)
         size += len(getattr(row, "data", b"")) + 200
+        size += _bytes_of(getattr(row, "path", ())) + _bytes_of(getattr(row, "entities", ()))
     return RecordPage(tuple(page), 0)
+
+
+def _bytes_of(names: tuple[str, ...]) -> int:
+    return sum(len(name.encode()) for name in names)
 
 
 def _once(numbers: Iterator[int]) -> Iterator[int]:

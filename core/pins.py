@@ -27,14 +27,14 @@ class Pins:
         record = self.shelf.of((namespace, path))
         return record.entities if record is not None else ()
 
-    def refusal(self, operation: Pin) -> Result | None:
-        """Return why a path cannot be pinned once more."""
+    def refusal(self, operation: Pin, added_here: int = 0, added: int = 0) -> Result | None:
+        """Return why a path cannot be pinned once more, or after so many pins were added, there and in all."""
         entities = self.of(operation.namespace, operation.path)
         if operation.entity in entities:
             return None
-        if len(entities) >= limits.PINS_PER_NAME_MAX:
+        if len(entities) + added_here >= limits.PINS_PER_NAME_MAX:
             return failed(TOO_MANY, f"{limits.PINS_PER_NAME_MAX} entities pin this: no more are allowed")
-        if not entities and len(self.shelf) >= limits.PINS_MAX:
+        if not entities and len(self.shelf) + added >= limits.PINS_MAX:
             return failed(TOO_MANY, f"{limits.PINS_MAX} names are pinned: no more are allowed")
         return None
 

@@ -25,6 +25,7 @@ class _Node:
         "below_shared",
         "below_waiting",
         "busy",
+        "capped",
         "children",
         "held",
         "limited",
@@ -46,7 +47,8 @@ class _Node:
         self.observers: Wants = OrderedDict()
         self.units = 0  # taken by those who read or count
         self.shared = 0  # how many of `held` only read
-        self.limited: Wants = OrderedDict()  # claims that bring their semaphore's limit with them
+        self.limited: dict[int, int] = {}  # claims that bring their semaphore's limit with them: all the same limit
+        self.capped = 0  # how many of them are held
         self.below_held = 0
         self.below_shared = 0
         self.below_observers = 0
@@ -91,6 +93,7 @@ class Queues:
             node.held[claim] = resource
             self._count_limit(node, claim, resource)
             self._count_held(node, resource, 1)
+            node.capped += bool(resource.limit)
 
     def give_up(self, claim: int, resources: tuple[Resource, ...]) -> None:
         """Let a claim hold its resources no longer."""
@@ -99,6 +102,7 @@ class Queues:
             del node.held[claim]
             node.limited.pop(claim, None)
             self._count_held(node, resource, -1)
+            node.capped -= bool(resource.limit)
             self._prune(node)
 
     def observe(self, claim: int, path: tuple[str, ...]) -> None:
@@ -138,20 +142,21 @@ class Queues:
         return all(self._passes(claim, resource) for resource in resources)
 
     def free(self, path: tuple[str, ...], watermark: int, token_of: dict[int, int]) -> bool:
-        """Return whether none of the grants overlaps the path that were given up to token `watermark`."""
-        node: _Node | None = self._root
+        """Return whether none of the grants overlaps the path that were given up to token `watermark`.
+
+        Of what lies below the path nothing may be held at all: which grant is the oldest there is not known.
+        """
+        node = self._root
         for segment in path:
-            assert node is not None
-            if node.held:
+            if node.held and token_of.get(next(iter(node.held)), 0) <= watermark:
                 return False
-            node = node.children.get(segment)
-            if node is None:
+            child = node.children.get(segment)
+            if child is None:
                 return True
-        assert node is not None
+            node = child
         if node.below_held:
             return False
-        oldest = next(iter(node.held), 0)
-        return not oldest or token_of.get(oldest, 0) > watermark
+        return not node.held or token_of.get(next(iter(node.held)), 0) > watermark
 
     def capacity(self, path: tuple[str, ...]) -> tuple[int, bool]:
         """Return the units of the semaphore of a path, and whether it was created."""
@@ -309,12 +314,19 @@ class Queues:
         writers = any(held.mode == Mode.WRITE for held in itertools.islice(node.held.values(), 1))
         if resource.mode == Mode.WRITE or writers:
             return False
-        limit = self.limits.get(resource.path) or self._limit(node) if node.limited or self.limits else ALL_UNITS
-        return node.units + resource.units <= limit
+        return node.units + resource.units <= self._units_for(node, resource)
 
     def _limit(self, node: _Node) -> int:
-        first = next(iter(node.limited.values()), None)
-        return ALL_UNITS if first is None else first.limit
+        return next(iter(node.limited.values()), ALL_UNITS)
+
+    def _units_for(self, node: _Node, resource: Resource) -> int:
+        """Return how many units those who share a path may have together.
+
+        A limit that comes with a claim binds only itself and those who come beside it when it is held: nobody waits
+        because of one who came later.
+        """
+        created = self.limits.get(resource.path)
+        return created or resource.limit or (self._limit(node) if node.capped else ALL_UNITS)
 
     def _crowd(self, path: tuple[str, ...]) -> int:
         """Return how many claims there are, at most, to be looked at for a path: the same number on every node."""
@@ -349,7 +361,7 @@ class Queues:
         """Return whether the resource fits beside those who hold the same path."""
         if resource.mode == Mode.WRITE or any(held.mode == Mode.WRITE for held in node.held.values()):
             return not node.held
-        return node.units + resource.units <= (self.limits.get(resource.path) or self._limit(node))
+        return node.units + resource.units <= self._units_for(node, resource)
 
     def _queues_of(self, path: tuple[str, ...]) -> Iterator[OrderedDict[int, Resource] | OrderedDict[int, int]]:
         node = self._root
@@ -403,7 +415,7 @@ class Queues:
 
     def _count_limit(self, node: _Node, claim: int, resource: Resource) -> None:
         if resource.limit:
-            node.limited[claim] = resource
+            node.limited[claim] = resource.limit
 
     def _mark_busy(self, node: _Node) -> None:
         while node.parent is not None and node.segment not in node.parent.busy:

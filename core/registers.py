@@ -31,8 +31,8 @@ class Registers:
         record = self.shelf.of((namespace, path))
         return record.version if record is not None else 0
 
-    def refusal(self, operation: PutRegister | EraseRegister) -> Result | None:
-        """Return why this cannot be carried out now."""
+    def refusal(self, operation: PutRegister | EraseRegister, added: int = 0) -> Result | None:
+        """Return why this cannot be carried out now, or after so many registers were added."""
         namespace, path = operation.namespace, operation.path
         claim = self._claims.granted(operation.token)
         if claim is None:
@@ -44,7 +44,7 @@ class Registers:
         version = self.version(namespace, path)
         if operation.version not in (ANY_VERSION, version):
             return VersionDiffers(version)
-        if not version and isinstance(operation, PutRegister) and len(self.shelf) >= limits.REGISTERS_MAX:
+        if not version and isinstance(operation, PutRegister) and len(self.shelf) + added >= limits.REGISTERS_MAX:
             return failed(TOO_MANY, f"there are {limits.REGISTERS_MAX} registers: no more are allowed")
         return None
 
