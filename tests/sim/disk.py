@@ -51,8 +51,7 @@ class Disk:
         """Carry out one transaction of the lease tables."""
         self.tables = state.snapshot()
         self.saved_upto = state.applied_upto
-        state.changed_sessions.clear()
-        state.changed_claims.clear()
+        state.forget_changes()
         if replaced:
             self.snapshot_upto = state.applied_upto
 

@@ -1,7 +1,6 @@
 """Known bugs, each put into the product for the time of a test: a checker that none of them trips proves nothing."""
 
 import contextlib
-import heapq
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,10 +11,12 @@ from unittest import mock
 from lessor.client import clock as client_clock
 from lessor.client.calls import Calls
 from lessor.client.protocol import Protocol
-from lessor.core import lease_state, limits
+from lessor.core import limits
 from lessor.core.acceptor import Acceptor
 from lessor.core.ballot import NO_BALLOT, Ballot
+from lessor.core.claims import Claims
 from lessor.core.commands import Release
+from lessor.core.deadlines import WAIT_ENDS
 from lessor.core.effects import Effects
 from lessor.core.entries import Batch
 from lessor.core.learner import Learner
@@ -24,6 +25,7 @@ from lessor.core.messages import Accept, Promise
 from lessor.core.proposer import Proposer, Stage
 from lessor.core.records import ClaimRecord
 from lessor.core.results import NotHeld, Released
+from lessor.core.sessions import Sessions
 
 from .checkers.base import Checker
 from .checkers.p1_agreement import Agreement
@@ -233,15 +235,15 @@ def _order_of_a_set() -> Iterator[None]:
     made = itertools.count()
 
     def make(original: Any) -> Any:
-        def all_claims(self: LeaseState) -> list[ClaimRecord]:
+        def records(self: Claims) -> list[ClaimRecord]:
             found: list[ClaimRecord] = original(self)
             # what stands for the seed of a process's hashes: one state after the other
             number = vars(self).setdefault("made", next(made))
             return found[::-1] if number % 2 else found
 
-        return all_claims
+        return records
 
-    with _replacing(LeaseState, "all_claims", make):
+    with _replacing(Claims, "records", make):
         yield
 
 
@@ -308,24 +310,12 @@ def _anchor_at_the_retry() -> Iterator[None]:
 
 @_mutant("expiry without a look at the deadline of the grant: a renewed lease is ended by an old entry", AtLeast, 100)
 def _expiry_of_a_renewed_lease() -> Iterator[None]:
-    def advance(self: LeaseState, clock_ms: int) -> None:
-        self.header.clock_ms = clock_ms
-        while self._deadlines and self._deadlines[0][0] <= clock_ms:
-            _, kind, number = heapq.heappop(self._deadlines)
-            if kind == lease_state.SESSION_ENDS:
-                if number in self._sessions:
-                    session = self._sessions[number]
-                    if session.record.expires_at_ms > clock_ms:
-                        deadline = (session.record.expires_at_ms, kind, number)
-                        heapq.heappush(self._deadlines, deadline)
-                    else:
-                        self._end_session(session, "session_expired")
-                continue
-            claim = self._claims.get(number)
-            if claim is not None and (claim.token == 0) == (kind == lease_state.WAIT_ENDS):
-                self._end_claim(claim, "expired" if claim.token else "timed_out", notify=True)
+    def due(self: Claims, number: int, kind: int, deadline_ms: int) -> None:
+        claim = self.all.get(number)
+        if claim is not None and (claim.token == 0) == (kind == WAIT_ENDS):
+            self.end(claim, "expired" if claim.token else "timed_out", notify=True)
 
-    with mock.patch.object(LeaseState, "_advance_clock", advance):
+    with mock.patch.object(Claims, "due", due):
         yield
 
 
@@ -335,13 +325,13 @@ def _expiry_of_a_renewed_lease() -> Iterator[None]:
 @_mutant("a retry is carried out once more", ExactlyOnce, 60)
 def _retry_applied_twice() -> Iterator[None]:
     def make(original: Any) -> Any:
-        def once(self: LeaseState, command: Any, session: Any) -> Any:
-            session.replies.pop(command.number, None)
-            return original(self, command, session)
+        def kept(self: Sessions, session: Any, number: int) -> Any:
+            session.replies.pop(number, None)
+            return original(self, session, number)
 
-        return once
+        return kept
 
-    with _replacing(LeaseState, "_execute_once", make):
+    with _replacing(Sessions, "kept", make):
         yield
 
 
@@ -353,12 +343,12 @@ def _release_by_name() -> Iterator[None]:
         def carry_out(self: LeaseState, operation: Any, session: Any) -> Any:
             if not isinstance(operation, Release):
                 return original(self, operation, session)
-            for claim in self._claims.values():
+            for claim in self.claims.all.values():
                 if claim.token:
                     names[claim.token] = claim.resources
-            for claim in list(self._claims.values()):
+            for claim in list(self.claims.all.values()):
                 if claim.token and claim.resources == names.get(operation.token):
-                    self._end_claim(claim, "released", notify=True)
+                    self.claims.end(claim, "released", notify=True)
                     return Released()
             return NotHeld()
 
@@ -370,82 +360,78 @@ def _release_by_name() -> Iterator[None]:
 
 @_mutant("the last in line is granted first", Fair, 60)
 def _granted_out_of_turn() -> Iterator[None]:
-    def grant(self: LeaseState, claim: Any) -> None:
-        queue = self._queues[claim.namespace, claim.resources[0].path]
-        last = self._claims[next(reversed(queue))]
-        if last.token == 0:
-            queue.move_to_end(last.claim, last=False)
+    def serve(self: Claims, namespace: str, resources: Any) -> None:
+        queues = self.queues_of(namespace)
+        waiting = [claim for claim in queues.claims_on(resources[0].path) if not self.all[claim].token]
+        if waiting and not queues.held(resources[0].path):
+            last = self.all[waiting[-1]]
             self._grant(last)
-            self._notify(last, self._status(last.claim, self._sessions[last.session]))
+            self._book.notify(last.session, self.status(last))
 
-    with mock.patch.object(LeaseState, "_grant_if_ready", grant):
+    with mock.patch.object(Claims, "serve", serve):
         yield
 
 
 @_mutant("a dead waiter is left in the queue", Bounded, 100)
 def _dead_waiter() -> Iterator[None]:
     def make(original: Any) -> Any:
-        def end(self: LeaseState, session: Any, kind: str) -> int:
-            for number in [number for number in session.claims if not self._claims[number].token]:
+        def end(self: Claims, session: Any, kind: str) -> int:
+            for number in [number for number in session.claims if not self.all[number].token]:
                 del session.claims[number]
             released: int = original(self, session, kind)
             return released
 
         return end
 
-    with _replacing(LeaseState, "_end_session", make):
+    with _replacing(Claims, "end_of_session", make):
         yield
 
 
 @_mutant("a token is taken from the number of the claim", TokensGrow, 60)
 def _token_not_growing() -> Iterator[None]:
     def make(original: Any) -> Any:
-        def grant(self: LeaseState, claim: Any) -> None:
+        def grant(self: Claims, claim: Any) -> None:
             original(self, claim)
             if claim.claim % 5 == 0:
-                self.header.last_token -= 1
+                self._book.header.last_token -= 1
 
         return grant
 
-    with _replacing(LeaseState, "_grant", make):
+    with _replacing(Claims, "_grant", make):
         yield
 
 
 @_mutant("a claim is granted although the name is held", Exclusion, 60)
 def _two_holders() -> Iterator[None]:
     def make(original: Any) -> Any:
-        def claim(self: LeaseState, operation: Any, session: Any) -> Any:
-            result = original(self, operation, session)
-            record = self._claims.get(getattr(result, "claim", 0))
+        def claim(self: Claims, operation: Any, session: Any, *, strict: bool) -> Any:
+            result = original(self, operation, session, strict=strict)
+            record = self.all.get(getattr(result, "claim", 0))
             if record is not None and record.token == 0 and record.claim % 7 == 0:
                 self._grant(record)
-                return self._status(record.claim, session)
+                return self.status(record)
             return result
 
         return claim
 
-    with _replacing(LeaseState, "_claim", make):
+    with _replacing(Claims, "claim", make):
         yield
 
 
 @_mutant("answers are kept although the client has acknowledged them", Bounded, 100)
 def _answers_never_forgotten() -> Iterator[None]:
     def make(original: Any) -> Any:
-        def touch(self: LeaseState, session: Any, acked_below: int) -> None:
+        def touch(self: Sessions, session: Any, acked_below: int) -> None:
             kept = dict(session.replies)
             original(self, session, acked_below)
             session.replies.update(kept)
 
-        def once(self: LeaseState, command: Any, session: Any) -> Any:
-            kept = session.replies.get(command.number)
-            if kept is None:
-                session.replies[command.number] = kept = self._carry_out(command.operation, session)
-            return kept
+        return touch
 
-        return touch, once
+    def kept(self: Sessions, session: Any, number: int) -> Any:
+        return session.replies.get(number)
 
-    touch, once = make(LeaseState._touch)
-    with mock.patch.object(LeaseState, "_touch", touch), mock.patch.object(LeaseState, "_execute_once", once):
+    with _replacing(Sessions, "touch", make), mock.patch.object(Sessions, "kept", kept):
         yield
 
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from lessor.core import limits
 from lessor.core.commands import CloseSession
+from lessor.core.encoding import dumps, to_list
 from lessor.core.entries import Entry
 from lessor.core.lease_state import Outcome
 
@@ -36,9 +37,10 @@ class Bounded(Checker):
         claims, sessions = state.claims.all, state.sessions_open._sessions
         self._most("claims", len(claims), limits.CLAIMS_MAX)
         self._most("sessions", len(sessions), limits.SESSIONS_MAX)
-        self._most("deadlines", len(state._deadlines), 2 * (len(claims) + len(sessions)) + 1000)
-        self._most("queues", len(state.claims.queues), len(claims))
-        self._most("places in queues", sum(map(len, state.claims.queues.values())), len(claims))
+        self._most("deadlines", len(state._deadlines), 2 * (len(claims) + len(sessions) + len(state.lapses)) + 1000)
+        # a name may stay closed, or be a semaphore that nobody has
+        others = len(state.lapses) + len(state.semaphores.shelf)
+        self._most("queues", len(state.claims.queues), len(claims) + others)
         for session in sessions.values():
             self._most("kept answers", len(session.replies), limits.REPLIES_PER_SESSION_MAX)
         for claim in claims.values():
@@ -83,7 +85,12 @@ class Bounded(Checker):
             for what, table in left.items():
                 if table:
                     raise self.fail(f"node {node.number} is left with {what}: {table}")
-            self._most("bytes of an empty state", len(state.snapshot()), EMPTY_BYTES_MAX)
+            lapses = state.lapses.records()
+            late = [record for record in lapses if record.ended_at_ms + limits.LAPSED_KEPT_MS < state.clock_ms]
+            if late:
+                raise self.fail(f"node {node.number} remembers too long: {late[0]}")
+            lapsed = sum(len(dumps(to_list(record))) for record in lapses)
+            self._most("bytes of an empty state", len(state.snapshot()) - lapsed, EMPTY_BYTES_MAX)
 
     def _most(self, what: str, count: int, most: int) -> None:
         if count > most:
