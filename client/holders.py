@@ -16,7 +16,7 @@ from .errors import ServiceBusy
 from .refusals import NotHeldError, Refused, refused
 
 TRIES: Final = 5
-"""How often to begin anew when the lease changes between the look and the deed; each time somebody else made headway."""
+"""How often to begin anew when the lease changes between the look and the deed: each time, somebody else got on."""
 
 T = TypeVar("T")
 Steps = Generator[Operation, Any, T]

@@ -25,6 +25,7 @@ from lessor.core.commands import (
     Release,
     Renew,
 )
+from lessor.core.lease_state import LeaseState
 from lessor.core.resources import Mode, Resource
 from lessor.core.results import (
     Cancelled,
@@ -69,7 +70,7 @@ class Service:
         self._users = 0
 
     @property
-    def state(self) -> Any:
+    def state(self) -> LeaseState:
         return self._leases.state
 
     @property

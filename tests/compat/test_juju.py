@@ -50,7 +50,8 @@ def revoke(user: User, name: str, holder: str) -> bool:
 
 
 def left(user: User, name: str) -> float:
-    return (user.owners(name)[0].expires_at_ms - user.service.state.clock_ms) / 1000
+    left_ms = user.owners(name)[0].expires_at_ms - user.service.state.clock_ms
+    return left_ms / 1000
 
 
 def pin(user: User, name: str, entity: str) -> bool:
@@ -530,7 +531,7 @@ def test_what_is_wrong_in_itself_is_refused_with_the_limit_and_changes_nothing(
 def test_durations_can_be_bounded_for_a_namespace(service: Service, juju: User) -> None:
     """Juju's leadership facade takes 5 s to 5 minutes; here a namespace says what is too long."""
     juju.ask(CreateNamespace("leadership", NamespaceConfig(ttl_max_ms=300_000)))
-    with pytest.raises(Refused, match="ttl_too_long.*300000"):
+    with pytest.raises(Refused, match=r"ttl_too_long.*300000"):
         claim(juju, "redis", "redis/0", 301, "leadership")
     held = claim(juju, "redis", "redis/0", 300, "leadership")
     juju.ask(AlterNamespace("leadership", NamespaceConfig(KEEP, 60_000, KEEP, KEEP, KEEP)))
