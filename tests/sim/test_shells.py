@@ -41,6 +41,17 @@ def test_the_production_shells_keep_every_promise_in_a_fresh_swarm() -> None:  #
     assert figures.slots, "nothing was ever decided in these worlds"
 
 
+def test_processes_that_die_around_their_commits_take_nothing_back() -> None:  # P1, P2
+    figures = Figures()
+    changes = {"nodes": 3, "crash_at_commit": 0.1, "duration_ms": 1500}
+    for seed in (1, 2, 3):
+        verdict = shells_swarm.run_seed(seed, changes=changes)
+        assert not verdict.failure, f"{verdict.failure}\nreproduce: {shells_swarm.command(seed, changes)}"
+        figures.add(verdict)
+    for fault in ("crash before the commit", "crash between commit and send", "a torn transaction"):
+        assert figures.faults[fault], fault
+
+
 @pytest.mark.timeout(180)
 def test_the_same_seed_is_the_same_run_of_the_shells_whatever_the_seed_of_hashes() -> None:
     digests = set()
