@@ -120,7 +120,8 @@ class ShellLaw(Checker):
             if turn.ticks and not turn.stepped and not turn.writes:
                 self._count_idle(node, turn)
             return
-        asked, said = _by_receiver(turn.sends), _by_receiver(turn.said)
+        sends = [send for send in turn.sends if not _has_stopped(node, send.to)] if node.stopping else turn.sends
+        asked, said = _by_receiver(sends), _by_receiver(turn.said)
         if asked != said:
             differing = next(to for to in asked | said if asked.get(to) != said.get(to))
             raise self._of(
@@ -136,6 +137,12 @@ class ShellLaw(Checker):
 
     def _of(self, node: "ShellNode", turn: Turn, what: str) -> Exception:
         return self.fail(f"the {turn.role.name.lower()} of node {node.number} {what}")
+
+
+def _has_stopped(node: "ShellNode", to: Address | Connection) -> bool:
+    """Return whether this is a role of the same node that a stop in good order has ended already."""
+    shell = node.shells.get(to.role) if type(to) is Address and to.node == node.number else None
+    return shell is not None and shell.actor_stopped.is_set()
 
 
 def _by_receiver(sends: Sequence[Send]) -> dict[Address | Connection, list[Any]]:
