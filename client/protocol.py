@@ -170,7 +170,7 @@ class Protocol:
         """Release a grant that nobody wants, however often the service is too busy for it."""
 
         def done(result: Any) -> None:
-            if isinstance(result, ServiceBusy):
+            if isinstance(result, ServiceBusy | Unavailable):
                 self._begin_later(Release(token), done)
 
         self.call(Release(token), done, None)
@@ -426,7 +426,7 @@ class Protocol:
             self._waiting.pop(claim, None)
             if isinstance(result, Cancelled):
                 self._finish(acquire, _timed_out(acquire, indefinite=False))
-            elif isinstance(result, ServiceBusy):
+            elif isinstance(result, ServiceBusy | Unavailable):
                 self._begin_later(Cancel(claim), done)
 
         self._waiting.pop(claim, None)
