@@ -1,19 +1,21 @@
 """How a thread asks and waits: the blocking bridge between callers and the protocol, which the engine runs."""
 
-import os
+import logging
 import threading
+import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from ..core.commands import FOREVER, Claim
+from .calling import CLOSE_TIMEOUT_MS, END_TIMEOUT_MS, BaseCaller, end_at_exit, leave_behind
 from .clock import now_ms
 from .engine import Engine
 from .errors import ClientClosed, ServiceBusy, Unavailable
 from .protocol import Protocol
-from .records import Acquire
+from .records import Acquire, Terms
 
-CLOSE_TIMEOUT_MS = 2_000
-"""How long closing waits for the service to release what was held; it ends by itself with the session otherwise."""
+T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class Outcome:
@@ -44,17 +46,18 @@ class Outcome:
         return self.value
 
 
-class Caller:
+class Caller(BaseCaller):
     """Asks on behalf of any thread. The engine is started with the first question."""
 
-    def __init__(self, protocol: Protocol, request_timeout_ms: int) -> None:
+    def __init__(self, make_protocol: Callable[[], Protocol], request_timeout_ms: int) -> None:
         """Start without a thread or a socket."""
-        self.protocol = protocol
-        self.request_timeout_ms = request_timeout_ms
+        super().__init__(make_protocol, request_timeout_ms)
         self._engine: Engine | None = None
-        self._lock = threading.Lock()
+        self._finalizer: weakref.finalize[..., Any] | None = None
+        self._lock = threading.Lock()  # of the engine's making and ending
+        self._steps = threading.RLock()  # of the protocol
         self._closed = False
-        self._process = os.getpid()
+        self._ending = False
 
     def ask(self, begin: Callable[[Callable[[Any], None], int], Any]) -> Any:
         """Have `begin` begin a request, and return its result; raise it if it is an error."""
@@ -64,9 +67,9 @@ class Caller:
             now = self.protocol.now_ms = now_ms()
             begin(outcome.set, now + self.request_timeout_ms)
         engine.wake()
-        return outcome.wait()
+        return self._wait(outcome)
 
-    def acquire(self, operation: Claim, *, auto_renew: bool) -> Any:
+    def acquire(self, operation: Claim, terms: Terms) -> Any:
         """Return a LeaseRecord or a Denied, or raise."""
         engine = self._running()
         outcome = Outcome()
@@ -76,9 +79,9 @@ class Caller:
             with engine.lock:
                 now = self.protocol.now_ms = now_ms()
                 deadline = None if wait_ms == FOREVER else now + (wait_ms or self.request_timeout_ms)
-                acquire = self.protocol.acquire(operation, outcome.set, deadline, auto_renew=auto_renew)
+                acquire = self.protocol.acquire(operation, outcome.set, deadline, terms)
             engine.wake()
-            return outcome.wait()
+            return self._wait(outcome)
         except BaseException:
             # Ctrl-C while waiting leaves no ghost in the queue, nor a grant that nobody took
             if acquire is not None:
@@ -87,6 +90,25 @@ class Caller:
                     self.protocol.abandon(acquire)
                 engine.wake()
             raise
+
+    def do(self, step: Callable[[], T]) -> T:
+        """Do something with the protocol that needs no answer."""
+        with self._steps:
+            result = super().do(step)
+        if self._engine is not None:
+            self._engine.wake()
+        return result
+
+    def post(self, tell: Callable[[], None]) -> None:
+        """Have user code called in a thread of its own."""
+        try:
+            threading.Thread(target=tell, name="lessor-tell", daemon=True).start()
+        except RuntimeError:
+            log.exception("a change of a lease cannot be told: the interpreter ends")
+
+    def make_event(self) -> threading.Event:
+        """Return an event for threads."""
+        return threading.Event()
 
     def close(self) -> None:
         """End the session, within two seconds; later calls raise ClientClosed. May be called twice."""
@@ -109,9 +131,27 @@ class Caller:
             with engine.lock:
                 self.protocol.end_calls()  # of other threads, if this one did not wait to the end
 
+    def begin_end(self) -> None:
+        """Begin to end, as the interpreter does."""
+        self._ending = True
+        if self._engine is not None:
+            self._engine.retire(END_TIMEOUT_MS)
+
+    def wait_end(self, timeout_ms: int) -> None:
+        """Wait for the end to be over, but no longer than this."""
+        if self._engine is not None:
+            self._engine.join(timeout_ms / 1000)
+
+    def _wait(self, outcome: Outcome) -> Any:
+        try:
+            return outcome.wait()
+        except ClientClosed:
+            if self._ending:
+                # only a daemon thread can still be waiting: it stands still until it is gone, instead of complaining
+                threading.Event().wait()
+            raise
+
     def _running(self) -> Engine:
-        if os.getpid() != self._process:
-            raise ClientClosed("this client belongs to the process that made it; connect anew after a fork")
         engine = self._engine
         if engine is None:
             with self._lock:
@@ -119,6 +159,16 @@ class Caller:
                     raise ClientClosed("the client is closed")
                 if self._engine is None:
                     self.protocol.now_ms = now_ms()
-                    self._engine = Engine(self.protocol)
+                    self._engine = Engine(self.protocol, self._steps)
+                    self._finalizer = weakref.finalize(self, Engine.retire, self._engine, END_TIMEOUT_MS)
+                    self._finalizer.atexit = False
+                    end_at_exit()
                 engine = self._engine
         return engine
+
+    def _abandon_engine(self) -> None:
+        leave_behind((self._engine, self.protocol))
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        self._engine = None
+        self._lock, self._steps = threading.Lock(), threading.RLock()

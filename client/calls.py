@@ -15,10 +15,11 @@ from ..core import limits
 from ..core.commands import SESSIONLESS, Operation
 from ..core.errors import BadRequest, LessorError, Malformed
 from ..core.requests import Answer, Busy, Notice, Redirect, Rejected, Request
-from ..core.results import NO_TTL, SESSION_EXPIRED, Failed
+from ..core.results import NO_TTL, SESSION_EXPIRED, SESSION_STOLEN, Failed
 from ..transport.packets import decode_packet, encode_packet
 from .clock import Anchor
 from .errors import ServiceBusy, Unavailable
+from .refusals import SessionStolen
 
 SILENCE_MS = 700
 """A target that says nothing for so long while an answer is due is left for the next one."""
@@ -270,6 +271,12 @@ class Calls:
             call.on_done(result)
         elif result.code == SESSION_EXPIRED and not isinstance(call.operation, SESSIONLESS):
             self._hooks.on_session_expired(call)
+        elif result.code == SESSION_STOLEN:
+            error = SessionStolen(result.detail)
+            # what was asked before it was stolen may have had its effect, or may be the thief's by now
+            error.indefinite = True
+            self._hooks.on_misunderstood(error)
+            call.on_done(error)
         elif call.doubtful:
             call.on_done(Unavailable(result.detail, indefinite=True))  # an earlier sending may have had its effect
         elif result.code == NO_TTL:

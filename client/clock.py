@@ -26,6 +26,14 @@ def _boottime_ns() -> int:
 _read_ns = _boottime_ns if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns
 
 
+def asleep_ms() -> int:
+    """Return for how many milliseconds in all the machine has been asleep; 0 where no clock tells."""
+    return (_read_ns() - _read_awake_ns()) // 1_000_000
+
+
+_read_awake_ns = time.monotonic_ns
+
+
 class Anchor:
     """Knows, of every moment on the lease clock, a moment on the client's clock that certainly comes no later.
 

@@ -1,6 +1,7 @@
 """The errors that users of the client meet; each says whether the thing may still have happened (P9)."""
 
 from ..core.errors import BadRequest, LessorError
+from .states import Loss
 
 __all__ = [
     "AcquireTimeout",
@@ -41,7 +42,12 @@ class ServiceBusy(LessorError):
 
 
 class LeaseLost(LessorError):
-    """The lease is not held any more; the text gives the reason."""
+    """The lease is not held any more; the text gives the reason, and `loss` its kind (None: it was released)."""
+
+    def __init__(self, text: str, loss: Loss | None = None) -> None:
+        """Say which loss it was."""
+        super().__init__(text)
+        self.loss = loss
 
 
 class ClientClosed(LessorError):

@@ -2,12 +2,18 @@
 
 import datetime as dt
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ..core.results import ClaimInfo, ClaimPhase
 from . import clock
-from .protocol import Protocol
-from .records import LeaseRecord, LeaseState
+from .calling import BaseCaller
+from .errors import LeaseLost
+from .news import News, call, on_loss
+from .records import LeaseRecord
+from .states import LeaseState, Loss
+from .ticket import Ticket
 
 
 def wall_ms(local_ms: int) -> int:
@@ -21,16 +27,18 @@ def as_datetime(epoch_ms: float) -> dt.datetime:
 
 
 class BaseLease:
-    """What a held lease says of itself in both faces of the client."""
+    """What a held lease says of itself in both faces of the client, and to whom."""
 
-    def __init__(self, protocol: Protocol, record: LeaseRecord) -> None:
-        """Wrap the protocol's record."""
-        self._protocol = protocol
+    def __init__(self, caller: BaseCaller, record: LeaseRecord) -> None:
+        """Made by the client."""
+        self._caller: Any = caller
+        self._protocol = caller.protocol
         self._record = record
+        self._lost: Any = None
 
     def __repr__(self) -> str:
         """Show the name, the token and the state."""
-        return f"<Lease {self.name!r} token={self.token} {self._record.state.value}>"
+        return f"<{type(self).__name__} {self.name!r} token={self.token} {self.state.value}>"
 
     @property
     def name(self) -> str:
@@ -63,11 +71,32 @@ class BaseLease:
         return self.remaining() > 0
 
     @property
+    def state(self) -> LeaseState:
+        """HELD, JEOPARDY (held, but less than a third of its ttl is left unrenewed), LOST or RELEASED: as of now."""
+        state = self._record.state
+        return LeaseState.LOST if not self._record.over and not self.held else state
+
+    @property
     def lost_reason(self) -> str:
         """Why the lease was lost, "" while it is held or if it was released."""
         if self._record.state is LeaseState.LOST:
             return self._record.reason
-        return "" if self.held or self._record.state is LeaseState.RELEASED else "it expired"
+        return "it expired" if self.state is LeaseState.LOST else ""
+
+    @property
+    def loss(self) -> Loss | None:
+        """The kind of the loss, None while it is held or if it was released."""
+        if self._record.state is LeaseState.LOST:
+            return self._record.loss
+        return Loss.EXPIRED if self.state is LeaseState.LOST else None
+
+    @property
+    def renewal_lateness(self) -> float:
+        """For how many seconds the last renewal in the background began too late, or the one that is due is overdue."""
+        late_ms = self._record.lateness_ms
+        if self._record.auto_renew and self._record.ttl_ms and self.held and not self._record.renewing:
+            late_ms = max(late_ms, clock.now_ms() - self._record.renew_at_ms)
+        return late_ms / 1000
 
     def remaining(self) -> float:
         """Return for how many seconds from now the lease is certainly held, 0.0 when it is not.
@@ -75,9 +104,74 @@ class BaseLease:
         Counted on this machine's own clock from the sending of the request, less the drift margin; it grows with each
         renewal.
         """
-        if self._record.state is not LeaseState.HELD:
+        if self._record.over:
             return 0.0
         return max(0, self._protocol.safe_until_ms(self._record) - clock.now_ms()) / 1000
+
+    def check(self) -> None:
+        """Return if the lease is held.
+
+        Raises:
+            LeaseLost: it was lost or released; `loss` says which loss.
+        """
+        if not self.held:
+            raise self._is_lost()
+
+    def progress(self) -> None:
+        """Say that the work goes on: with `progress_timeout`, a lease whose work has stopped is not renewed."""
+        self._caller.do(lambda: self._protocol.progress(self._record))
+
+    def ticket(self) -> str:
+        """Return a small text by which another thread, process or host can go on with the lease: `client.resume`."""
+        record = self._record
+        known = (record.namespace, self.name, record.token, record.claim, record.ttl_ms, record.holder, record.detached)
+        return str(Ticket(*known))
+
+    def _on_change(self, callback: Callable[[Any, LeaseState], object]) -> None:
+        self._watch(
+            lambda news: news.tell(callback), lambda: self._caller.post(lambda: call(callback, self, self.state))
+        )
+
+    def tell_first(self, step: Callable[[LeaseRecord], None]) -> None:
+        """Have a step done with each change as soon as it is noticed; it must neither wait nor fail."""
+        self._watch(lambda news: news.tell_first(step), lambda: step(self._record))
+
+    def _event(self) -> Any:
+        """Return the event of the face's kind that is set when the lease is lost."""
+        if self._lost is None:
+            event = self._lost = self._caller.make_event()
+            self._watch(lambda news: news.set_on_loss(event), lambda: self._set_if_lost(event))
+        return self._lost
+
+    def _set_if_lost(self, event: Any) -> None:
+        if self._record.state is LeaseState.LOST:
+            event.set()
+
+    def watch_loss(self, on_lost: Any) -> None:
+        """Do what `on_lost` says when the lease is lost."""
+        if on_lost is not None:
+            self.tell_first(on_loss(self._caller, on_lost, type(self)))
+
+    def _watch(self, ask: Callable[[News], None], at_once: Callable[[], None]) -> None:
+        def step() -> None:
+            if self._record.over:
+                at_once()
+            else:
+                ask(News.of(self._caller, self._record, type(self)))
+
+        self._caller.do(step)
+
+    def _is_not_ours(self) -> bool:
+        """Return whether there is nothing to give back: it was released, or the parent of this process holds it."""
+        return self._record.state is LeaseState.RELEASED or self._record.loss is Loss.FORK
+
+    def _lost_in_its_body(self) -> LeaseLost | None:
+        lost = self.lost_reason
+        text = f"{self.name!r} was lost before the body of `with` had ended: {lost}"
+        return LeaseLost(text, self.loss) if lost else None
+
+    def _is_lost(self) -> LeaseLost:
+        return LeaseLost(f"{self.name!r} is not held any more: {self.lost_reason or 'it was released'}", self.loss)
 
     def expire_time_unsafe(self) -> int:
         """Return the deadline in milliseconds since the epoch on *this machine's wall clock*.

@@ -1,13 +1,12 @@
 """The client's side of the protocol without any I/O: sessions, claims, leases and their deadlines.
 
 It is told what happened and what time it is, and says what to send and when to wake it. Laws it keeps:
-- a lease is lost no later than its deadline on this client's own clock, whatever the network does (P8);
 - a claim that nobody waits for any more is withdrawn, and released if it was granted meanwhile;
 - an acquire that failed is called definite only if no claim of it can still be granted (P9).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core import limits
@@ -24,19 +23,20 @@ from ..core.commands import (
 )
 from ..core.errors import LessorError
 from ..core.requests import Notice
-from ..core.results import Cancelled, ClaimPhase, ClaimStatus, NotHeld, Pong, Renewed, SessionOpened
+from ..core.results import Cancelled, ClaimPhase, ClaimStatus, Pong, SessionOpened
 from .calls import Call, Calls, Hooks, Packet
 from .clock import Anchor
 from .errors import AcquireTimeout, ClientClosed, ServiceBusy, Unavailable
-from .records import Acquire, LeaseRecord, LeaseState
+from .leases import NOT_HELD, Leases
+from .records import Acquire, LeaseRecord, LeaseState, Terms
+from .states import Loss
 
-__all__ = ["NOT_HELD", "WITHDRAW_GRACE_MS", "Acquire", "LeaseRecord", "LeaseState", "Protocol"]
+__all__ = ["NOT_HELD", "WITHDRAW_GRACE_MS", "Acquire", "LeaseRecord", "LeaseState", "Protocol", "Terms"]
 
 WITHDRAW_GRACE_MS = 500
 """How long past its timeout an acquire waits for the word that its claim is withdrawn, to be definite."""
 
 CLOSED = "the client was closed while it waited"
-NOT_HELD = "the service says that it is not held any more"
 
 
 @dataclass(slots=True)
@@ -70,10 +70,9 @@ class Protocol:
         self.closed = False
         self.session: _Session | None = None
         self.session_timeout_ms = session_timeout_ms
-        self.leases: dict[int, LeaseRecord] = {}
+        self._leases = Leases(self._calls, self.call, luck, session_timeout_ms, self._session_until_ms)
         self._key_source = key_source
         self._description = description
-        self._luck = luck
         self._blocked: list[Call] = []  # they wait for the session
         self._opening: Call | None = None
         self._waiting: dict[int, Acquire] = {}
@@ -96,6 +95,11 @@ class Protocol:
     def anchor(self) -> Anchor:
         """What ties the lease clock to the client's."""
         return self._calls.anchor
+
+    @property
+    def leases(self) -> dict[int, LeaseRecord]:
+        """What is held, by token."""
+        return self._leases.held
 
     @property
     def endpoints(self) -> list[str]:
@@ -127,10 +131,16 @@ class Protocol:
             self._calls.begin(call)
 
     def acquire(
-        self, operation: Claim, on_done: Callable[[Any], None], deadline_ms: int | None, *, auto_renew: bool
+        self,
+        operation: Claim,
+        on_done: Callable[[Any], None],
+        deadline_ms: int | None,
+        terms: Terms = Terms(),  # noqa: B008 - it is frozen
+        *,
+        auto_renew: bool = True,
     ) -> Acquire:
         """Begin to acquire; `on_done` gets the LeaseRecord, a Denied, or an error."""
-        acquire = Acquire(operation, on_done, deadline_ms, auto_renew)
+        acquire = Acquire(operation, on_done, deadline_ms, terms if auto_renew else replace(terms, auto_renew=False))
         self._acquires[id(acquire)] = acquire
         self._calls.wake_by(deadline_ms)
         self._claim(acquire)
@@ -153,14 +163,14 @@ class Protocol:
                 self._give_back(lease.token)
             on_done(result)
 
-        self._end_lease(lease, LeaseState.RELEASED, "released")
+        self._leases.let_go(lease, "released")
         self.call(Release(lease.token), done, deadline_ms)
 
     def _give_back(self, token: int) -> None:
         """Release a grant that nobody wants, however often the service is too busy for it."""
 
         def done(result: Any) -> None:
-            if isinstance(result, ServiceBusy):
+            if isinstance(result, ServiceBusy | Unavailable):
                 self._begin_later(Release(token), done)
 
         self.call(Release(token), done, None)
@@ -175,10 +185,18 @@ class Protocol:
         """Extend a lease to `ttl_ms` from now at least (0: by its own ttl)."""
 
         def done(result: Any) -> None:
-            self._renewed(lease, result)
+            self._leases.renewed(lease, result)
             on_done(result)
 
         self.call(Renew(lease.token, ttl_ms), done, deadline_ms)
+
+    def adopt(self, lease: LeaseRecord, terms: Terms) -> None:
+        """Hold from now on a lease that somebody else was granted, as its ticket and a renewal have shown."""
+        self._leases.add(lease, terms.max_hold_ms, terms.progress_ms)
+
+    def progress(self, lease: LeaseRecord) -> None:
+        """Learn that the work under a lease goes on, so that it is renewed on."""
+        self._leases.progress(lease)
 
     def close(self, on_done: Callable[[Any], None], deadline_ms: int) -> None:
         """End the session, and with it everything held and waited for; nothing new is begun. May be called twice."""
@@ -200,10 +218,10 @@ class Protocol:
             self._finish(acquire, ClientClosed(CLOSED, indefinite=doubt))
         for lease in list(self.leases.values()):
             if not lease.detached:
-                self._end_lease(lease, LeaseState.RELEASED, "the client was closed")
+                self._leases.let_go(lease, "the client was closed")
                 if self.session is None or lease.session != self.session.number:
                     self.call(Release(lease.token), _ignore, deadline_ms)  # it has outlived its session
-        self.closed = True
+        self.closed, self._leases.renewing = True, False
         closing = Call(CloseSession(), done, deadline_ms)
         self._calls.wake_by(deadline_ms)
         unreached = self.session is None and not (self._opening is not None and self._opening.indefinite)
@@ -221,12 +239,16 @@ class Protocol:
 
     def fail_all(self, error: LessorError) -> None:
         """End everything under way with an error: the client is broken or gone."""
-        self.closed = True
+        self.closed, self._leases.renewing = True, False
         for acquire in list(self._acquires.values()):
             self._finish(acquire, error)
         self.end_calls(error)
+        self.lose_all(str(error), Loss.FAILED)
+
+    def lose_all(self, reason: str, loss: Loss) -> None:
+        """Call every lease lost."""
         for lease in list(self.leases.values()):
-            self._end_lease(lease, LeaseState.LOST, str(error))
+            self._leases.end(lease, LeaseState.LOST, reason, loss)
 
     def end_calls(self, error: LessorError | None = None) -> None:
         """Tell everybody who waits for an answer that none will come."""
@@ -255,10 +277,15 @@ class Protocol:
         """Learn that a packet did not leave, since nobody is connected: its requests certainly had no effect yet."""
         self._calls.not_sent(packet)
 
+    def suspended(self, now_ms: int) -> None:
+        """Learn that the machine was asleep until now."""
+        self.now_ms = self._ping_at_ms = now_ms
+        self._leases.suspended()
+
     def tick(self, now_ms: int) -> None:
         """Let time pass: deadlines, renewals, pings, retries."""
         self.now_ms = now_ms
-        self._lose_what_is_over()
+        self._leases.look()
         for acquire in list(self._acquires.values()):
             if acquire.deadline_ms is not None and now_ms >= acquire.deadline_ms:
                 self._acquire_timed_out(acquire)
@@ -289,65 +316,19 @@ class Protocol:
         if self.session is not None and self._ping is None and not self.closed:
             self._calls.wake_by(self._ping_at_ms)
         for lease in self.leases.values():
-            self._wake_for(lease)
-
-    def _wake_for(self, lease: LeaseRecord) -> None:
-        self._calls.wake_by(self.safe_until_ms(lease))
-        if lease.auto_renew and lease.ttl_ms and not lease.renewing and not self.closed:
-            self._calls.wake_by(lease.renew_at_ms)
+            self._leases.wake_for(lease)
 
     def _notice(self, notice: Notice) -> None:
         self._claim_status(notice.status)
-        lease = self.leases.get(notice.status.token)
-        if lease is not None and notice.status.phase == ClaimPhase.GONE:
-            self._end_lease(lease, LeaseState.LOST, NOT_HELD)
-
-    # --- leases ------------------------------------------------------------------------------------------------------
+        if notice.status.phase == ClaimPhase.GONE:
+            self._leases.gone(notice.status)
 
     def safe_until_ms(self, lease: LeaseRecord) -> int:
         """Return the deadline of a lease on this client's clock."""
-        expires_at_ms = lease.expires_at_ms
-        if not lease.ttl_ms and self.session is not None and self.session.number == lease.session:
-            expires_at_ms = max(expires_at_ms, self.session.expires_at_ms)
-        return self.anchor.safe_until_ms(expires_at_ms)
+        return self._leases.safe_until_ms(lease)
 
-    def _lose_what_is_over(self) -> None:
-        for lease in list(self.leases.values()):
-            if self.now_ms >= self.safe_until_ms(lease):
-                why = "it expired before it could be renewed" if lease.auto_renew else "it expired"
-                self._end_lease(lease, LeaseState.LOST, why)
-                if not lease.detached:
-                    # the lease clock may have stood still: to the service it is held on, without a ttl for ever
-                    self.call(Release(lease.token), _ignore, None)
-
-    def _end_lease(self, lease: LeaseRecord, state: LeaseState, reason: str) -> None:
-        if lease.state is LeaseState.HELD:
-            lease.state = state
-            lease.reason = reason
-            self.leases.pop(lease.token, None)
-            if lease.on_change is not None:
-                lease.on_change(lease)
-
-    def _renewed(self, lease: LeaseRecord, result: Any) -> None:
-        if isinstance(result, Renewed):
-            lease.expires_at_ms = max(lease.expires_at_ms, result.expires_at_ms)
-        elif isinstance(result, NotHeld):
-            self._end_lease(lease, LeaseState.LOST, NOT_HELD)
-
-    def _renew_in_background(self, lease: LeaseRecord) -> None:
-        def done(result: Any) -> None:
-            lease.renewing = False
-            self._schedule_renewal(lease)
-            self._renewed(lease, result)
-            if lease.state is LeaseState.HELD:
-                self._wake_for(lease)
-
-        lease.renewing = True
-        self.call(Renew(lease.token, 0), done, self.safe_until_ms(lease))
-
-    def _schedule_renewal(self, lease: LeaseRecord) -> None:
-        # a third of the ttl leaves room for two more tries; the jitter keeps many leases from renewing in step
-        lease.renew_at_ms = self.now_ms + int(lease.ttl_ms / 3 * (0.9 + 0.1 * self._luck()))
+    def _session_until_ms(self, lease: LeaseRecord) -> int:
+        return self.session.expires_at_ms if self.session is not None and self.session.number == lease.session else 0
 
     # --- acquiring ---------------------------------------------------------------------------------------------------
 
@@ -402,16 +383,14 @@ class Protocol:
             token=status.token,
             ttl_ms=claim.ttl_ms,
             expires_at_ms=status.expires_at_ms,
-            auto_renew=acquire.auto_renew,
+            auto_renew=acquire.terms.auto_renew,
             detached=claim.detached,
             session=self.session.number if self.session is not None else 0,
         )
-        self.leases[lease.token] = lease
-        self._schedule_renewal(lease)
-        self._wake_for(lease)
+        self._leases.add(lease, acquire.terms.max_hold_ms, acquire.terms.progress_ms)
         if self.now_ms >= self.safe_until_ms(lease):
             # the news of the grant came too late to be of use: give it back and stand in line again
-            self._end_lease(lease, LeaseState.LOST, "it expired before the news of it came")
+            self._leases.end(lease, LeaseState.LOST, "it expired before the news of it came", Loss.EXPIRED)
             acquire.ghost = True
             self._give_back(lease.token)
             self._claim(acquire)
@@ -447,7 +426,7 @@ class Protocol:
             self._waiting.pop(claim, None)
             if isinstance(result, Cancelled):
                 self._finish(acquire, _timed_out(acquire, indefinite=False))
-            elif isinstance(result, ServiceBusy):
+            elif isinstance(result, ServiceBusy | Unavailable):
                 self._begin_later(Cancel(claim), done)
 
         self._waiting.pop(claim, None)
@@ -511,7 +490,7 @@ class Protocol:
         self._calls.session = 0
         for lease in list(self.leases.values()):
             if not lease.ttl_ms and ended is not None and lease.session == ended.number:
-                self._end_lease(lease, LeaseState.LOST, "the session ended")
+                self._leases.end(lease, LeaseState.LOST, "the session ended", Loss.SESSION_ENDED)
         for acquire in self._acquires.values():
             asked = acquire.call is not None and acquire.call.number and acquire.call.indefinite
             if acquire.operation.ttl_ms and (acquire.claim or asked):
@@ -548,9 +527,7 @@ class Protocol:
             return
         if self.session is not None and self._ping is None and self.now_ms >= self._ping_at_ms:
             self._send_ping()
-        for lease in list(self.leases.values()):
-            if lease.auto_renew and lease.ttl_ms and not lease.renewing and self.now_ms >= lease.renew_at_ms:
-                self._renew_in_background(lease)
+        self._leases.renew_what_is_due()
 
     def _ask_soon(self) -> None:
         """On a new connection ask for the claims that wait: the news of a grant may have been lost with the old one."""

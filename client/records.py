@@ -1,20 +1,26 @@
 """What a client keeps of a lease that it holds, and of an acquire that is under way."""
 
-import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ..core.commands import Claim
 from .calls import Call
+from .states import LeaseState, Loss
+
+__all__ = ["Acquire", "LeaseRecord", "LeaseState", "Terms"]
 
 
-class LeaseState(enum.Enum):
-    """Where a lease stands, for its holder."""
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a lease is kept alive: renewed in the background or not, how long at most, and while its work goes on.
 
-    HELD = "held"
-    LOST = "lost"
-    RELEASED = "released"
+    0 stands for without end.
+    """
+
+    auto_renew: bool = True
+    max_hold_ms: int = 0
+    progress_ms: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -34,9 +40,21 @@ class LeaseRecord:
     session: int
     state: LeaseState = LeaseState.HELD
     reason: str = ""
+    loss: Loss | None = None
     renew_at_ms: int = 0
     renewing: bool = False
+    renewed_ms: int = 0
+    lateness_ms: int = 0
+    hold_until_ms: int = 0
+    progress_ms: int = 0
+    progress_at_ms: int = 0
+    kept_until: Callable[[], int] | None = None  # by a process that renews it too
     on_change: Callable[["LeaseRecord"], None] | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether it has been lost or released."""
+        return self.state is LeaseState.LOST or self.state is LeaseState.RELEASED
 
 
 @dataclass(slots=True, eq=False)
@@ -46,7 +64,7 @@ class Acquire:
     operation: Claim
     on_done: Callable[[Any], None]
     deadline_ms: int | None
-    auto_renew: bool
+    terms: Terms
     claim: int = 0  # once it stands in the queue
     call: Call | None = None
     waiters_ahead: int = 0

@@ -1,38 +1,41 @@
 """The blocking face of the client: thread-safe, one background thread, leases renewed while the program works."""
 
-import datetime as dt
-import os
-import secrets
-import socket
 import threading
-from collections.abc import Iterator, Sequence
-from random import random
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from ..core import limits
-from ..core.checks import check
-from ..core.commands import FOREVER, Claim, Describe, ListClaims, OpenSession, Operation, Release, Renew
-from ..core.resources import Resource
-from ..core.results import ClaimPage, Denied, Released
-from ..transport.endpoints import parse_list
+from ..core.commands import Describe, ListClaims, Operation, Release, Renew
+from ..core.results import Denied, Released
+from .base import BaseClient, Duration, checked, checked_terms, renewal_milliseconds, views
 from .caller import Caller
-from .errors import AcquireTimeout, BadRequest, ClientClosed, LeaseLost, ServiceBusy, Unavailable
-from .lease import BaseLease, LeaseView, view
-from .protocol import Protocol
-from .records import LeaseRecord, LeaseState
+from .errors import AcquireTimeout, ClientClosed, ServiceBusy, Unavailable
+from .lease import BaseLease, LeaseView
+from .news import check_on_lost
+from .states import LeaseState
+from .ticket import read
 
-Duration = float | dt.timedelta
-"""A length of time: seconds, or a timedelta."""
+OnLost = Callable[["Lease"], object] | Literal["terminate", "kill"]
+"""What is done when a lease is lost: a call, in a thread of its own; or SIGTERM or SIGKILL to this process."""
 
 
 class Lease(BaseLease):
     """A lease that this client holds. Use it in `with`, or call `release` when the work is done."""
 
-    def __init__(self, caller: Caller, record: LeaseRecord) -> None:
-        """Made by the client."""
-        super().__init__(caller.protocol, record)
-        self._caller = caller
+    @property
+    def lost(self) -> threading.Event:
+        """An event that is set when the lease is lost; not when it is released."""
+        event: threading.Event = self._event()
+        return event
+
+    def on_change(self, callback: Callable[["Lease", LeaseState], object]) -> None:
+        """Have `callback(lease, state)` called with each change of `state` from now on.
+
+        In a thread of its own, one call after the other, in the order of the changes. An error in it is logged. A lease
+        that is over by now is told of at once.
+        """
+        self._on_change(callback)
 
     def renew(self, ttl: Duration | None = None) -> None:
         """Extend the lease to `ttl` from now (None: by its own ttl); it never shortens.
@@ -42,12 +45,11 @@ class Lease(BaseLease):
             Unavailable: no answer came; indefinite, but the lease is held at least as long as before.
             BadRequest: the ttl is out of bounds, or the lease has none.
         """
-        ttl_ms = 0 if ttl is None else _ttl_ms(ttl)
-        _check(Renew(self.token, ttl_ms))
-        if self._record.state is LeaseState.HELD:
+        ttl_ms = renewal_milliseconds(self.token, ttl)
+        if not self._record.over:
             self._caller.ask(lambda done, deadline: self._protocol.renew(self._record, ttl_ms, done, deadline))
-        if self._record.state is not LeaseState.HELD:
-            raise LeaseLost(f"{self.name!r} is not held any more: {self.lost_reason or 'it was released'}")
+        if self._record.over:
+            raise self._is_lost()
 
     def release(self) -> bool:
         """Give the lease back; True if it was held until now, False if it had been lost or released before.
@@ -58,11 +60,11 @@ class Lease(BaseLease):
             Unavailable: no answer came. The client counts the lease as released all the same, and goes on releasing it
                 in the background; until it gets through, others may see it as held.
         """
-        state = self._record.state
-        if state is LeaseState.RELEASED:
+        if self._is_not_ours():
             return False
+        held = self.held
         result = self._caller.ask(lambda done, deadline: self._protocol.release(self._record, done, deadline))
-        return isinstance(result, Released) and state is LeaseState.HELD
+        return held and isinstance(result, Released)
 
     def __enter__(self) -> Self:
         """Return the lease itself."""
@@ -76,13 +78,13 @@ class Lease(BaseLease):
         Raises:
             LeaseLost: it was lost while the body ran, so that some of it was done without the lease.
         """
-        lost = self.lost_reason
+        lost = self._lost_in_its_body()
         try:
             self.release()
         except (Unavailable, ServiceBusy, ClientClosed):
             pass  # it ends by itself with its ttl or its session; the work that it guarded is done
-        if lost and error is None:
-            raise LeaseLost(f"{self.name!r} was lost before the body of `with` had ended: {lost}")
+        if lost is not None and error is None:
+            raise lost
 
 
 class Lock:
@@ -118,8 +120,8 @@ class Lock:
         entry[1].__exit__(kind, error, trace)
 
 
-class Client:
-    """A client of the service. One for a process is enough: it may be used from many threads at once."""
+class Client(BaseClient):
+    """A client of the service. One is enough: all threads of a process may use it."""
 
     def __init__(
         self,
@@ -144,20 +146,8 @@ class Client:
         Raises:
             BadRequest: an argument is out of bounds; the text says which.
         """
-        self.namespace = namespace
-        self.holder = holder if holder is not None else f"{socket.gethostname()}:{os.getpid()}"
-        session_timeout_ms = _ms(session_timeout)
-        _check(OpenSession(bytes(limits.SESSION_KEY_BYTES), session_timeout_ms, description))
-        _check(self._claim("x", 1, 0, data=b"", holder=None, detached=False))
-        nodes = parse_list(_joined(endpoints))
-        if not _ms(request_timeout):
-            raise BadRequest(f"a request timeout is from 1 ms on, not {request_timeout!r}")
-
-        def draw_key() -> bytes:
-            return secrets.token_bytes(limits.SESSION_KEY_BYTES)
-
-        protocol = Protocol(nodes, draw_key, session_timeout_ms, description, random)
-        self._caller = Caller(protocol, _ms(request_timeout))
+        super().__init__(endpoints, namespace, holder, session_timeout, request_timeout, description)
+        self._caller = Caller(self._make_protocol, self._request_timeout_ms)
 
     # --- leases ------------------------------------------------------------------------------------------------------
 
@@ -171,13 +161,18 @@ class Client:
         holder: str | None = None,
         detached: bool = False,
         auto_renew: bool = True,
+        max_hold: Duration | None = None,
+        progress_timeout: Duration | None = None,
+        on_lost: OnLost | None = None,
     ) -> Lock:
         """Return a lock to be used in `with`, which waits for its turn and gives the lease.
 
-        >>> with client.lock("nightly-report", ttl=30) as lease:    # doctest: +SKIP
-        ...     print(lease.token)
+        >>> with client.lock("nightly-report", ttl=30) as lease:
+        ...     print(lease.name, lease.held)
+        nightly-report True
         """
-        how = {"data": data, "holder": holder, "detached": detached, "auto_renew": auto_renew}
+        how: dict[str, Any] = {"data": data, "holder": holder, "detached": detached, "auto_renew": auto_renew}
+        how |= {"max_hold": max_hold, "progress_timeout": progress_timeout, "on_lost": on_lost}
         return Lock(self, {"name": name, "ttl": ttl, "timeout": timeout, **how})
 
     def acquire(
@@ -190,6 +185,9 @@ class Client:
         holder: str | None = None,
         detached: bool = False,
         auto_renew: bool = True,
+        max_hold: Duration | None = None,
+        progress_timeout: Duration | None = None,
+        on_lost: OnLost | None = None,
     ) -> Lease:
         """Wait in line for a lease, and return it.
 
@@ -201,19 +199,27 @@ class Client:
             holder: instead of the client's own.
             detached: it does not end with this client's session, only by its ttl or by whoever has its token.
             auto_renew: renew it in the background at a third of its ttl.
+            max_hold: how long it may be held in all; then it is lost, and released.
+            progress_timeout: it is renewed only while `lease.progress()` is called at least so often.
+            on_lost: done when the lease is lost: called with it, in a thread of its own; or "terminate" or "kill".
 
         Raises:
             AcquireTimeout: it was not granted in time.
             Unavailable: the service was not reached in time.
             ServiceBusy: a limit of the service is reached.
             BadRequest: an argument is out of bounds; nothing was asked.
+
+        >>> lease = client.acquire("x", ttl=30, timeout=5)
+        >>> lease.release()
+        True
         """
-        wait_ms = FOREVER if timeout is None else _ms(timeout)
-        claim = self._claim(name, ttl, wait_ms, data=data, holder=holder, detached=detached)
-        outcome = self._acquire(claim, auto_renew=auto_renew)
+        how: dict[str, Any] = {"data": data, "holder": holder, "detached": detached, "auto_renew": auto_renew}
+        how |= {"max_hold": max_hold, "progress_timeout": progress_timeout, "on_lost": on_lost}
+        wish = self._wish(name, ttl, timeout, **how)
+        outcome = self._caller.acquire(wish.claim, wish.terms)
         if isinstance(outcome, Denied):  # without any time to wait
             raise AcquireTimeout(f"{name!r} is not free")
-        return Lease(self._caller, outcome)
+        return self._lease(outcome, wish.on_lost)
 
     def try_acquire(
         self,
@@ -224,15 +230,59 @@ class Client:
         holder: str | None = None,
         detached: bool = False,
         auto_renew: bool = True,
+        max_hold: Duration | None = None,
+        progress_timeout: Duration | None = None,
+        on_lost: OnLost | None = None,
     ) -> Lease | None:
         """Return the lease if it is free now, None if it certainly is not held by this call; never wait in line.
 
         Raises:
             Unavailable, ServiceBusy, BadRequest: as `acquire`.
+
+        >>> with client.lock("x"):
+        ...     print(client.try_acquire("x"))
+        None
         """
-        claim = self._claim(name, ttl, 0, data=data, holder=holder, detached=detached)
-        outcome = self._acquire(claim, auto_renew=auto_renew)
-        return None if isinstance(outcome, Denied) else Lease(self._caller, outcome)
+        how: dict[str, Any] = {"data": data, "holder": holder, "detached": detached, "auto_renew": auto_renew}
+        how |= {"max_hold": max_hold, "progress_timeout": progress_timeout, "on_lost": on_lost}
+        wish = self._wish(name, ttl, 0, **how)
+        outcome = self._caller.acquire(wish.claim, wish.terms)
+        return None if isinstance(outcome, Denied) else self._lease(outcome, wish.on_lost)
+
+    def resume(
+        self,
+        ticket: str,
+        *,
+        auto_renew: bool = True,
+        max_hold: Duration | None = None,
+        progress_timeout: Duration | None = None,
+        on_lost: OnLost | None = None,
+    ) -> Lease:
+        """Go on with the lease of a ticket: renew it, from now on in the background, and release it at the end.
+
+        The service does not learn of a new owner. A detached lease is kept by whoever renews it. One that belongs to
+        the session of another client ends when that client is closed, though this one renews it; and this client learns
+        of its end only with the next renewal. `max_hold` counts from now.
+
+        Raises:
+            LeaseLost: it is not held any more.
+            BadRequest: it is no ticket; or the lease has no ttl, and so cannot leave its session.
+            Unavailable, ServiceBusy: as `acquire`.
+
+        >>> held = client.acquire("x", ttl=30, detached=True)
+        >>> lease = client.resume(held.ticket())
+        >>> lease.token == held.token, lease.release()
+        (True, True)
+        """
+        check_on_lost(on_lost)
+        read_ticket = read(ticket)
+        terms = checked_terms(
+            read_ticket.ttl_ms, auto_renew=auto_renew, max_hold=max_hold, progress_timeout=progress_timeout
+        )
+        result = self._ask(Renew(read_ticket.token, 0))
+        record = self._resumed(read_ticket, result, terms)
+        self._caller.do(lambda: self._caller.protocol.adopt(record, terms))
+        return self._lease(record, on_lost)
 
     def release(self, token: int) -> bool:
         """Give back the grant of this token, whoever took it: a lease of another client, such as a detached one.
@@ -242,9 +292,7 @@ class Client:
         Raises:
             Unavailable, BadRequest: as `acquire`.
         """
-        operation = Release(token)
-        _check(operation)
-        return isinstance(self._ask(operation), Released)
+        return isinstance(self._ask(Release(token)), Released)
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
@@ -253,6 +301,10 @@ class Client:
 
         Raises:
             Unavailable, BadRequest: as `acquire`.
+
+        >>> with client.lock("x", holder="me"):
+        ...     [(lease.holder, lease.waiting) for lease in client.describe("x")]
+        [('me', False)]
         """
         found, upto = self._views(Describe(self.namespace, (name,)))
         # a queue too long for one answer goes on in the listing of the namespace, in the same order
@@ -286,14 +338,10 @@ class Client:
 
     # --- parts -------------------------------------------------------------------------------------------------------
 
-    def _acquire(self, operation: Claim, *, auto_renew: bool) -> Any:
-        _check(operation)
-        return self._caller.acquire(operation, auto_renew=auto_renew)
-
-    def _claim(self, name: str, ttl: Duration | None, wait_ms: int, **rest: Any) -> Claim:
-        holder = self.holder if rest["holder"] is None else rest["holder"]
-        ttl_ms = 0 if ttl is None else _ttl_ms(ttl)
-        return Claim(self.namespace, (Resource((name,)),), holder, rest["data"], ttl_ms, wait_ms, rest["detached"])
+    def _lease(self, record: Any, on_lost: Any) -> Lease:
+        lease = Lease(self._caller, record)
+        lease.watch_loss(on_lost)
+        return lease
 
     def _listed(self, namespace: str, after: int) -> Iterator[LeaseView]:
         page, upto = self._views(ListClaims(namespace, after, limits.LIST_PAGE_MAX))
@@ -303,67 +351,19 @@ class Client:
             yield from page
 
     def _ask(self, operation: Operation) -> Any:
+        checked(operation)
         return self._caller.ask(lambda done, deadline: self._caller.protocol.call(operation, done, deadline))
 
     def _views(self, operation: Operation) -> tuple[list[LeaseView], int]:
-        """Return a page, and after which claim the next one begins (0: there is none)."""
-        _check(operation)
         page = self._ask(operation)
-        assert isinstance(page, ClaimPage)
-        anchor = self._caller.protocol.anchor
-        views = [view(info, anchor.clock_ms, anchor.over_after_ms(info.expires_at_ms)) for info in page.claims]
-        return views, page.upto
+        return views(self._caller.protocol, page)
 
 
 def connect(endpoints: str | Sequence[str], namespace: str = "default", **options: Any) -> Client:
     """Return a client of the service at `endpoints`; see `Client` for the options.
 
-    >>> client = connect("tcp://127.0.0.1:7411,tcp://127.0.0.1:7421,tcp://127.0.0.1:7431")
-    >>> client.close()
+    >>> with connect(node.endpoints, namespace="reports") as client:
+    ...     client.leases()
+    []
     """
     return Client(endpoints, namespace, **options)
-
-
-def _joined(endpoints: Any) -> str:
-    if isinstance(endpoints, str):
-        return endpoints
-    if not isinstance(endpoints, Sequence) or not all(isinstance(each, str) for each in endpoints):
-        raise BadRequest(
-            f"endpoints are text, or a list of texts such as 'tcp://127.0.0.1:7411', not {endpoints!r:.80}"
-        )
-    return ",".join(endpoints)
-
-
-def _ttl_ms(ttl: Duration) -> int:
-    if _ms(ttl) == 0:  # on the wire, 0 stands for no ttl at all
-        raise BadRequest(f"a ttl is from {limits.TTL_MS_MIN} ms to {limits.TTL_MS_MAX} ms, not {ttl!r}")
-    return _ms(ttl)
-
-
-def _ms(duration: Duration) -> int:
-    seconds: Any = duration.total_seconds() if isinstance(duration, dt.timedelta) else duration
-    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
-        raise BadRequest(f"a duration is a number of seconds or a timedelta, not a {type(duration).__name__}")
-    if not 0 <= seconds <= limits.TTL_MS_MAX / 1000:
-        raise BadRequest(f"a duration is from 0 to {limits.TTL_MS_MAX // 1000} seconds, not {duration!r}")
-    return int(seconds * 1000)
-
-
-def _check(operation: Operation) -> None:
-    """Refuse what is wrong in itself before it is sent; the gateway checks again."""
-    texts: dict[str, Any] = {}
-    match operation:
-        case Claim(namespace, (Resource((name,)),), holder, data):
-            texts = {"a namespace": namespace, "a name": name, "a holder's name": holder}
-            if not isinstance(data, bytes):
-                raise BadRequest(f"data is bytes, not {type(data).__name__}")
-        case Describe(namespace, (name,)):
-            texts = {"a namespace": namespace, "a name": name}
-        case OpenSession(_, _, description):
-            texts = {"a description": description}
-        case _:
-            pass
-    for what, text in texts.items():
-        if not isinstance(text, str):
-            raise BadRequest(f"{what} is text, not {type(text).__name__}")
-    check(operation)

@@ -11,7 +11,7 @@ from .lapses import Lapses
 from .namespaces import Namespaces
 from .pins import Pins
 from .queues import Queues
-from .records import ClaimRecord
+from .records import ClaimRecord, LapsedRecord
 from .resources import Mode, Resource, reduced
 from .results import (
     CANNOT_GROW,
@@ -58,7 +58,7 @@ class Claims:
         self.chains: dict[tuple[int, int], dict[int, None]] = {}
         """The claims of each flow of control, by session and chain."""
         self.find_circle: Callable[[ClaimRecord], DeadlockDetected | None] = lambda _: None
-        self._tokens: dict[int, int] = {}
+        self._tokens: dict[int, int] = {}  # of those who hold, and of those who keep their names closed
         self._book = book
         self._deadlines = deadlines
         self._sessions = sessions
@@ -319,7 +319,6 @@ class Claims:
             self.serve(namespace, claim.resources)
         else:
             del self.by_token[claim.token]
-            del self._tokens[number]
             self._end_grant(claim, kind, why)
         self.drop_empty(namespace)
 
@@ -334,14 +333,16 @@ class Claims:
 
     def open(self, number: int, namespace: str, resources: tuple[Resource, ...]) -> None:
         """Let others have what a grant held that has ended."""
+        del self._tokens[number]
         self.queues_of(namespace).give_up(number, resources)
         self.serve(namespace, resources)
         self._free_observers(namespace, resources)
         self.drop_empty(namespace)
 
-    def hold_closed(self, number: int, namespace: str, resources: tuple[Resource, ...]) -> None:
+    def hold_closed(self, lapsed: LapsedRecord) -> None:
         """Keep the names of a lease closed that has lapsed; from a record."""
-        self.queues_of(namespace).hold(number, resources, waited=False)
+        self._tokens[lapsed.claim] = lapsed.token
+        self.queues_of(lapsed.namespace).hold(lapsed.claim, lapsed.resources, waited=False)
 
     def serve(self, namespace: str, resources: tuple[Resource, ...]) -> None:
         """Grant what a change on these resources has left free, in the order of arrival (P7)."""

@@ -473,7 +473,7 @@ class LeaseState:
             if isinstance(record, ClaimRecord):
                 self.claims.add(record)
             else:
-                self.claims.hold_closed(record.claim, record.namespace, record.resources)
+                self.claims.hold_closed(record)
         for claim in claims:
             if not claim.token:
                 self.claims.add(claim)

@@ -148,7 +148,7 @@ class Queues:
         """
         node = self._root
         for segment in path:
-            if node.held and token_of.get(next(iter(node.held)), 0) <= watermark:
+            if node.held and token_of[next(iter(node.held))] <= watermark:
                 return False
             child = node.children.get(segment)
             if child is None:
@@ -156,7 +156,7 @@ class Queues:
             node = child
         if node.below_held:
             return False
-        return not node.held or token_of.get(next(iter(node.held)), 0) > watermark
+        return not node.held or token_of[next(iter(node.held))] > watermark
 
     def capacity(self, path: tuple[str, ...]) -> tuple[int, bool]:
         """Return the units of the semaphore of a path, and whether it was created."""

@@ -11,6 +11,7 @@ TYPE_CHECKING = False  # as type checkers know it, without `typing` itself
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from . import aio
     from .actors.embedded import Embedded
     from .client.errors import (
         AcquireTimeout,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         Unavailable,
     )
     from .client.lease import LeaseView
+    from .client.states import LeaseState, Loss
     from .client.sync import Client, Lease, Lock, connect
     from .core.errors import Corrupt, ForeignDatabase
     from .storage.failures import StorageFailed
@@ -39,12 +41,15 @@ __all__ = [
     "ForeignDatabase",
     "Lease",
     "LeaseLost",
+    "LeaseState",
     "LeaseView",
     "LessorError",
     "Lock",
+    "Loss",
     "ServiceBusy",
     "StorageFailed",
     "Unavailable",
+    "aio",
     "connect",
     "embedded",
 ]
@@ -52,6 +57,7 @@ __all__ = [
 _HOMES = {
     "client.errors": "AcquireTimeout BadRequest ClientClosed LeaseLost LessorError ServiceBusy Unavailable",
     "client.lease": "LeaseView",
+    "client.states": "LeaseState Loss",
     "client.sync": "Client Lease Lock connect",
     "core.errors": "Corrupt ForeignDatabase",
     "storage.failures": "StorageFailed",
@@ -64,6 +70,8 @@ if not TYPE_CHECKING:  # to a type checker, a module with this function would ha
         """Load a name when it is first used: the command must heed Ctrl-C long before all of it could be loaded."""
         from importlib import import_module  # noqa: PLC0415 - see above
 
+        if name == "aio":
+            return import_module(".aio", __name__)
         for home, names in _HOMES.items():
             if name in names.split():
                 globals()[name] = found = getattr(import_module(f".{home}", __name__), name)

@@ -37,7 +37,8 @@ while True:
 
 
 def lock(service: str, name: str, *options: str) -> tuple[str, ...]:
-    return ("lock", name, "--endpoints", service, *options, "--")
+    """The words of a command whose lease does not end meanwhile on a machine that is busy, unless `options` say so."""
+    return ("lock", name, "--endpoints", service, "--ttl", "600", *options, "--")
 
 
 def test_the_exit_code_is_that_of_the_command(service: str) -> None:
@@ -237,7 +238,7 @@ def test_a_signal_while_waiting_leaves_no_ghost_in_the_line(
 def test_the_death_of_lessor_itself_is_that_of_the_command(service: str, client: lessor.Client, tmp_path: Path) -> None:
     """Nobody would stop the command any more when the lease ends."""
     noted = tmp_path / "pid"
-    command_line = (*lock(service, "x", "--ttl", "600"), sys.executable, "-c", STUBBORN, str(noted))
+    command_line = (*lock(service, "x"), sys.executable, "-c", STUBBORN, str(noted))
     process = lessor_process(*command_line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     command, other = map(int, written(noted).split())
     process.kill()

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from lessor.client import clock
+from lessor.client.calling import BaseCaller
 from lessor.client.lease import BaseLease, LeaseView, as_datetime, view, wall_ms
 from lessor.client.protocol import LeaseRecord, LeaseState, Protocol
 from lessor.core.results import ClaimInfo, ClaimPhase
@@ -27,8 +28,8 @@ def frozen(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 def lease(ttl_ms: int = 30_000) -> BaseLease:
     """A lease granted by an answer that took no time."""
-    protocol = Protocol(["tcp://node:7411"], lambda: bytes(16), 10_000, "", lambda: 0.5)
-    protocol.anchor.learn(NOW_MS, NOW_MS, CLOCK_MS)
+    caller = BaseCaller(lambda: Protocol(["tcp://node:7411"], lambda: bytes(16), 10_000, "", lambda: 0.5), 10_000)
+    caller.protocol.anchor.learn(NOW_MS, NOW_MS, CLOCK_MS)
     record = LeaseRecord(
         namespace="default",
         path=("nightly", "report"),
@@ -42,7 +43,7 @@ def lease(ttl_ms: int = 30_000) -> BaseLease:
         detached=False,
         session=1,
     )
-    return BaseLease(protocol, record)
+    return BaseLease(caller, record)
 
 
 def described(**changes: object) -> ClaimInfo:
@@ -75,7 +76,7 @@ def test_a_lease_shows_what_was_granted(frozen: dict[str, int]) -> None:
         7,
         b"data",
     )
-    assert repr(mine) == "<Lease 'nightly/report' token=7 held>"
+    assert repr(mine) == "<BaseLease 'nightly/report' token=7 held>"
 
 
 def test_a_lease_is_held_up_to_its_deadline_and_not_after_whether_or_not_anybody_has_said_so(

@@ -19,6 +19,7 @@ from lessor.client.protocol import LeaseState
 from lessor.core.commands import Release
 from lessor.transport.ports import free_base_port
 
+from ..support.children import as_from_a_terminal
 from ..support.waiting import until
 
 
@@ -183,7 +184,7 @@ def test_a_lease_that_somebody_else_released_is_lost_at_once(make: Callable[...,
 def test_the_release_of_a_lost_lease_is_no_success_and_yet_frees_the_name(make: Callable[..., Client]) -> None:
     client = make()
     lease = client.acquire("x")
-    client._caller.protocol._end_lease(lease._record, LeaseState.LOST, "its deadline came during an outage")
+    client._caller.protocol._leases.end(lease._record, LeaseState.LOST, "its deadline came during an outage")
     assert lease.release() is False
     assert client.describe("x") == []
 
@@ -477,14 +478,15 @@ print(lease.token, flush=True)
 
 
 def run(program: str, *arguments: str) -> str:
-    ended = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-        env={**os.environ, "PYTHONFAULTHANDLER": "1"},
-    )
+    with as_from_a_terminal():
+        ended = subprocess.run(
+            [sys.executable, "-W", "error", "-c", program, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env={**os.environ, "PYTHONFAULTHANDLER": "1"},
+        )
     assert (ended.returncode, ended.stderr) == (0, "")
     return ended.stdout
 

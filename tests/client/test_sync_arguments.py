@@ -1,5 +1,6 @@
 """What the blocking face refuses before it sends anything, naming the bound; and the examples in the docstrings."""
 
+import asyncio
 import datetime as dt
 import doctest
 import importlib
@@ -111,8 +112,8 @@ def test_a_bad_name_is_not_described(client: Client, name: Any, text: str) -> No
 )
 def test_a_bad_ttl_does_not_renew(client: Client, ttl: Any, text: str) -> None:
     record = LeaseRecord("default", ("x",), "me", b"", 1, 1, 30_000, 30_000, auto_renew=True, detached=False, session=1)
-    protocol = Protocol([ENDPOINT], lambda: bytes(16), 10_000, "", lambda: 0.5)
-    lease = Lease(Caller(protocol, 1_000), record)
+    caller = Caller(lambda: Protocol([ENDPOINT], lambda: bytes(16), 10_000, "", lambda: 0.5), 1_000)
+    lease = Lease(caller, record)
     with pytest.raises(BadRequest, match=text):
         lease.renew(ttl)
 
@@ -164,11 +165,23 @@ def test_endpoints_may_be_text_or_a_list() -> None:
         client.close()
 
 
-@pytest.mark.parametrize("module", ["lessor", "lessor.client.sync", "lessor.client.clock", "lessor.client.lease"])
-def test_the_examples_in_the_docstrings_are_true(module: str) -> None:
-    result = doctest.testmod(importlib.import_module(module))
-    assert result.failed == 0
-    assert result.attempted >= (2 if module == "lessor" else 0)
+EXAMPLES = {"lessor": 2, "lessor.client.sync": 9, "lessor.client.aio": 12, "lessor.client.clock": 0}
+
+
+@pytest.mark.parametrize(("module", "lines"), EXAMPLES.items())
+def test_the_examples_in_the_docstrings_are_true(module: str, lines: int) -> None:
+    with lessor.embedded() as node, lessor.connect(node.endpoints) as client:
+
+        def run(example: Callable[[Any], Any]) -> None:
+            async def play() -> None:
+                async with lessor.aio.connect(node.endpoints) as awaited:
+                    await example(awaited)
+
+            asyncio.run(play())
+
+        found = {"node": node, "client": client, "run": run, "lessor": lessor}
+        result = doctest.testmod(importlib.import_module(module), extraglobs=found)
+    assert (result.failed, result.attempted) == (0, lines)
 
 
 def test_a_timeout_of_nothing_is_a_try_that_raises() -> None:
@@ -202,12 +215,3 @@ def test_a_body_that_ran_without_its_lease_is_told(error: type[Exception] | None
     with lessor.embedded() as node, lessor.connect(node.endpoints) as client, pytest.raises(told):  # noqa: SIM117
         with client.lock("x", ttl=0.2, auto_renew=False) as lease:
             outlive(lease, error)
-
-
-def test_a_client_refuses_to_work_in_another_process_than_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    with lessor.embedded() as node, lessor.connect(node.endpoints) as client:
-        client.acquire("x").release()
-        with monkeypatch.context() as forked:
-            forked.setattr("os.getpid", lambda: 1)
-            with pytest.raises(lessor.ClientClosed, match="fork"):
-                client.try_acquire("x")

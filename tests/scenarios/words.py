@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from lessor.core.ballot import NO_BALLOT, Ballot
-from lessor.core.commands import FOREVER, Claim, Command, Operation, Resource
+from lessor.core.commands import FOREVER, Claim, Command, Operation
 from lessor.core.encoding import decode
 from lessor.core.events import Event
 from lessor.core.messages import Fetched, SnapshotChunk, Vote
 from lessor.core.requests import Answer, Notice, Request
+from lessor.core.resources import Resource
 from lessor.core.results import ClaimInfo, ClaimPhase, ClaimStatus
 
 NAMESPACE: Final = "default"

@@ -127,7 +127,10 @@ class Application:
             self._later(int(world.options.hold_ms * MS * 2 * world.random()), outcome.token)
 
     def _changed(self, record: LeaseRecord) -> None:
-        """Learn that a lease is lost or released."""
+        """Learn that a lease is lost or released, or in jeopardy or out of it."""
+        if not record.over:
+            self.world.mark("a lease in jeopardy")
+            return
         found = self.holding.pop(record.token, None)
         if found is None:
             return
@@ -186,7 +189,7 @@ class Application:
         client.wake()
 
     def _renew(self, op: Op, record: LeaseRecord) -> None:
-        if op.ttl_ms and record.state is LeaseState.HELD:
+        if op.ttl_ms and not record.over:
             renew = self._begin("renew", op.name, token=record.token, ttl_ms=op.ttl_ms)
             self.client.protocol.renew(record, 0, lambda outcome: self._end(renew, outcome), self._deadline())
 

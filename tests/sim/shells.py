@@ -5,6 +5,7 @@ for them in encoded packets, the journal is on a disk. The world decides from it
 becomes of each packet, and at which commit a process dies. Everything else is as in the world of the pure cores.
 """
 
+import os
 import shutil
 import struct
 import tempfile
@@ -42,6 +43,9 @@ from .world import World
 CHECKERS: tuple[type[Checker], ...] = (*ALL, ShellLaw)
 MEMORY = Path("/dev/shm")
 """Where files cost no disk: what a sync is worth is for tests/storage to see."""
+
+ROOT_NAME = "lessor-sim"
+"""The name of a world's directory begins with this, and goes on with the number of its process."""
 
 
 class ShellNode(Node):
@@ -416,6 +420,26 @@ def _inbox(actor: Shell) -> SimInbox:
     return cast(SimInbox, actor.actor_inbox)
 
 
+def _new_root() -> Path:
+    """Return a new directory; those of processes that were killed in the middle of a world are removed."""
+    where = MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
+    for left in where.glob(f"{ROOT_NAME}-*"):
+        pid = left.name.removeprefix(f"{ROOT_NAME}-").split("-")[0]
+        if pid.isdecimal() and not _runs(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{ROOT_NAME}-{os.getpid()}-", dir=where))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 class ShellWorld(World):
     """One world of production nodes."""
 
@@ -439,7 +463,7 @@ class ShellWorld(World):
 
     def run(self) -> None:
         """Run both phases, in a directory that is gone afterwards."""
-        self.root = Path(tempfile.mkdtemp(prefix="lessor-sim-", dir=MEMORY if MEMORY.is_dir() else None))
+        self.root = _new_root()
         try:
             with simulated(self):
                 try:

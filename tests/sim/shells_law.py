@@ -22,6 +22,10 @@ COMPLAINTS = frozenset(
 """What a node may count only if somebody misbehaves, and here nobody does."""
 
 
+SPINS = 10
+"""Turns without any effect that a role may have in one millisecond of its clock."""
+
+
 @dataclass(slots=True)
 class Turn:
     """What a role did with one batch."""
@@ -65,6 +69,7 @@ class ShellLaw(Checker):
         """Start with nobody running."""
         super().__init__(world)
         self.arrivals: dict[tuple[int, Role], Arrivals] = {}
+        self.idle: dict[tuple[int, Role], tuple[int, int]] = {}  # since when on its clock, and in how many turns
 
     def forget(self, node: "ShellNode") -> None:
         """A process is gone, and what had arrived with it."""
@@ -112,16 +117,32 @@ class ShellLaw(Checker):
         if complaints:
             raise self._of(node, turn, f"complains, though nobody does wrong: {sorted(complaints)}")
         if not turn.sends and not turn.said:
+            if turn.ticks and not turn.stepped and not turn.writes:
+                self._count_idle(node, turn)
             return
-        asked, said = _by_receiver(turn.sends), _by_receiver(turn.said)
+        sends = [send for send in turn.sends if not _has_stopped(node, send.to)] if node.stopping else turn.sends
+        asked, said = _by_receiver(sends), _by_receiver(turn.said)
         if asked != said:
             differing = next(to for to in asked | said if asked.get(to) != said.get(to))
             raise self._of(
                 node, turn, f"was asked to tell {differing} {asked.get(differing)}, and told {said.get(differing)}"
             )
 
+    def _count_idle(self, node: "ShellNode", turn: Turn) -> None:
+        key, now = (node.number, turn.role), node.now_ms
+        since, turns = self.idle.get(key, (now, 0))
+        self.idle[key] = (now, turns + 1 if since == now else 0)
+        if turns > SPINS:
+            raise self._of(node, turn, f"spins at {now} ms of its clock")
+
     def _of(self, node: "ShellNode", turn: Turn, what: str) -> Exception:
         return self.fail(f"the {turn.role.name.lower()} of node {node.number} {what}")
+
+
+def _has_stopped(node: "ShellNode", to: Address | Connection) -> bool:
+    """Return whether this is a role of the same node that a stop in good order has ended already."""
+    shell = node.shells.get(to.role) if type(to) is Address and to.node == node.number else None
+    return shell is not None and shell.actor_stopped.is_set()
 
 
 def _by_receiver(sends: Sequence[Send]) -> dict[Address | Connection, list[Any]]:

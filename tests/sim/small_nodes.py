@@ -180,6 +180,7 @@ class Numbers:
 
 
 ELECTIONS, CRASHES, TIMERS, SUBMITS = range(4)
+BEFORE, AFTER = "dies before the commit", "dies between commit and send"
 
 
 def less(left: tuple[int, ...], which: int) -> tuple[int, ...]:
@@ -245,15 +246,19 @@ class Nodes:
             if told:
                 yield ("takes", role), left
                 if left[CRASHES] and role is Role.ACCEPTOR:
-                    yield ("takes", role, "dies"), less(left, CRASHES)
+                    yield ("takes", role, AFTER), less(left, CRASHES)
         if left[CRASHES]:
             yield ("crashes",), less(left, CRASHES)
         if left[ELECTIONS] and proposer.node in self.bounds.proposers:
             yield ("stands",), less(left, ELECTIONS)
             if left[CRASHES] and not self.bounds.split:
-                yield ("stands", "dies"), less(less(left, ELECTIONS), CRASHES)
+                yield ("stands", BEFORE), less(less(left, ELECTIONS), CRASHES)
+                yield ("stands", AFTER), less(less(left, ELECTIONS), CRASHES)
         if left[SUBMITS] and proposer.stage is Stage.LEADER:
             yield ("is asked", left[SUBMITS]), less(left, SUBMITS)
+            if left[CRASHES] and not self.bounds.split:
+                yield ("is asked", left[SUBMITS], BEFORE), less(less(left, SUBMITS), CRASHES)
+                yield ("is asked", left[SUBMITS], AFTER), less(less(left, SUBMITS), CRASHES)
         if left[TIMERS]:
             if proposer.stage is Stage.LEADER:
                 yield ("fires", Role.PROPOSER), less(left, TIMERS)
@@ -262,7 +267,7 @@ class Nodes:
 
     def _happen(self, node: int, label: Label) -> Outcome:
         state: NodeState = self.states.specimens[node]
-        dies = label[-1] == "dies"
+        dies = label[-1] if label[-1] in (BEFORE, AFTER) else ""
         match label:
             case ("gets", fact, *_):
                 to, message = self.facts.specimens[fact]
@@ -275,10 +280,10 @@ class Nodes:
                 return self._run(without, role, message, dies=dies)
             case ("stands", *_):
                 return self._run(node, Role.PROPOSER, Stand(), dies=dies)
-            case ("is asked", number):
+            case ("is asked", number, *_):
                 proposer = self.cores.specimens[state.cores[0]]
                 command = encode(Command(number, 0, number, 0, Ping(())))
-                return self._run(node, Role.PROPOSER, Submit(proposer.ballot, (command,)))
+                return self._run(node, Role.PROPOSER, Submit(proposer.ballot, (command,)), dies=dies)
             case ("fires", role):
                 return self._run(node, role, Fire())
             case _:
@@ -314,8 +319,8 @@ class Nodes:
         told = (*state.told[:index], (*state.told[index], send.message), *state.told[index + 1 :])
         return self._node_number(replace(state, told=told))
 
-    def _run(self, node: int, role: Role, message: Any, *, dies: bool = False) -> Outcome:
-        """Hand a message to a role, and what follows within the node to the others; or die after the first commit."""
+    def _run(self, node: int, role: Role, message: Any, *, dies: str = "") -> Outcome:
+        """Hand a message to a role, and what follows within the node to the others; or die at the first commit."""
         state: NodeState = self.states.specimens[node]
         number = self.cores.specimens[state.cores[0]].node
         disk, cores, inboxes = state.disk, list(state.cores), [list(told) for told in state.told]
@@ -329,6 +334,9 @@ class Nodes:
             cores[index] = step.core
             problem = step.problem
             claims += step.claims
+            if dies == BEFORE and step.writes and role is Role.ACCEPTOR:
+                last, facts_after = self._restart(number, disk, claims)
+                return Outcome(last, facts | facts_after, tuple(claims), True, problem)
             spoken_over = disk
             if step.writes:
                 wrote = wrote or role is Role.ACCEPTOR
@@ -341,7 +349,7 @@ class Nodes:
                 said |= self._send(number, send, todo, inboxes)
             if self.check_disk and not problem:
                 problem = self._check(number, self.cores.specimens[step.core], spoken_over, step.sends)
-            if dies and step.writes and role is Role.ACCEPTOR:
+            if dies == AFTER and step.writes and role is Role.ACCEPTOR:
                 last, facts_after = self._restart(number, disk, claims)
                 return Outcome(last, facts | facts_after, tuple(claims), True, problem)
             facts |= said

@@ -39,6 +39,7 @@ SOMETIMES: Final = (
     "a wait that timed out",
     "a turn that came in a longer queue",
     "a claim refused for want of room",
+    "a lease in jeopardy",
     "a lease called lost",
     "a client that lost a lease and got one again",
     "an acquire given up",

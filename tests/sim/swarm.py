@@ -4,10 +4,10 @@ import contextlib
 import gc
 import multiprocessing
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from multiprocessing.pool import AsyncResult
 from typing import Any
 
 from .checkers.base import Checker, Violated
@@ -105,7 +105,13 @@ def run_seeds(
     """Run the worlds of these seeds, on several cores if there is more than one job."""
     if jobs > 1:
         with multiprocessing.get_context("fork").Pool(jobs) as pool:
-            yield from pool.imap(partial(run, mutant=mutant), seeds, chunksize=4)
+            under_way: deque[AsyncResult[Verdict]] = deque()  # few: a pool's own `imap` takes all seeds at once
+            for seed in seeds:
+                under_way.append(pool.apply_async(run, (seed,), {"mutant": mutant}))
+                if len(under_way) >= 4 * jobs:
+                    yield under_way.popleft().get()
+            while under_way:
+                yield under_way.popleft().get()
         return
     collecting = gc.isenabled()
     gc.disable()

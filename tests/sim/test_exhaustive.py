@@ -1,10 +1,15 @@
 """Small worlds, explored to their end: no schedule, loss or crash breaks agreement (P1) or durability (P2)."""
 
+from typing import Any
+from unittest import mock
+
 import pytest
 
 from lessor.cli.dispatch import main
+from lessor.core.ballot import NO_BALLOT
+from lessor.core.proposer import Proposer
 
-from .exhaustive import DEEP, QUICK, SHOWN, Shown, explore
+from .exhaustive import DEEP, QUICK, RESTARTED, SHOWN, Shown, explore
 from .mutants import MUTANTS
 from .small_nodes import Bounds
 
@@ -40,6 +45,17 @@ def test_a_known_bug_is_found_with_a_shortest_trace(shown: Shown) -> None:
     assert len(report.trace) == shown.steps, f"the shortest trace has another length\n{report}"
 
 
+def test_a_proposer_that_uses_a_ballot_again_after_a_restart_is_found() -> None:
+    started = Proposer.__init__
+
+    def forgetful(self: Proposer, node: int, members: Any, promised: Any, applied_upto: int) -> None:
+        started(self, node, members, NO_BALLOT, applied_upto)
+
+    with mock.patch.object(Proposer, "__init__", forgetful):
+        report = explore(RESTARTED)
+    assert report.problem == "P1: two values were accepted in slot 2 under 1.1", f"\n{report}"
+
+
 def test_the_command_prints_the_shortest_trace_of_a_known_bug(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sim", "--exhaustive", "--mutant", "quorum_off_by_one"]) == 1
     printed = capsys.readouterr().out
@@ -48,5 +64,5 @@ def test_the_command_prints_the_shortest_trace_of_a_known_bug(capsys: pytest.Cap
 
 
 def test_the_command_finds_nothing_where_no_bug_is(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sim", "--exhaustive", "--depth", "5"]) == 0
-    assert capsys.readouterr().out.count("to depth 5") == len(DEEP)
+    assert main(["sim", "--exhaustive", "--depth", "3"]) == 0
+    assert capsys.readouterr().out.count("to depth 3") == len(DEEP)

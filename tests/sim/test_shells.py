@@ -18,6 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 SECONDS = float(os.environ.get("LESSOR_SHELLS_SECONDS", "7"))
 """How long the swarm runs; `LESSOR_SHELLS_SECONDS=600 make test` runs a large one."""
 
+FAILED_SEEDS = (95,)
+"""Worlds that failed at some time. 95: a Cancel that was refused for want of room, an earlier sending of which might
+have had its effect, was not asked again, and its claim was granted to nobody."""
+
 IN_EVERY_RUN = ("spoken_before_commit", "stepped_twice", "effects_dropped")
 """Mutants that are looked for whenever the tests run; `make mutants` looks for all of them."""
 
@@ -39,6 +43,23 @@ def test_the_production_shells_keep_every_promise_in_a_fresh_swarm() -> None:  #
         assert not verdict.failure, f"{verdict.failure}\nreproduce: {shells_swarm.command(verdict.seed)}"
     print(f"{figures.worlds} worlds, {figures.virtual_s:.0f} virtual seconds, {sum(figures.faults.values())} faults")
     assert figures.slots, "nothing was ever decided in these worlds"
+
+
+@pytest.mark.parametrize("seed", FAILED_SEEDS)
+def test_a_world_of_the_shells_that_failed_once_keeps_every_promise(seed: int) -> None:
+    verdict = shells_swarm.run_seed(seed)
+    assert not verdict.failure, f"{verdict.failure}\nreproduce: {shells_swarm.command(seed)}"
+
+
+def test_processes_that_die_around_their_commits_take_nothing_back() -> None:  # P1, P2
+    figures = Figures()
+    changes = {"nodes": 3, "crash_at_commit": 0.1, "duration_ms": 1500}
+    for seed in (1, 2, 3):
+        verdict = shells_swarm.run_seed(seed, changes=changes)
+        assert not verdict.failure, f"{verdict.failure}\nreproduce: {shells_swarm.command(seed, changes)}"
+        figures.add(verdict)
+    for fault in ("crash before the commit", "crash between commit and send", "a torn transaction"):
+        assert figures.faults[fault], fault
 
 
 @pytest.mark.timeout(180)

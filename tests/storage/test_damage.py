@@ -1,9 +1,11 @@
 """Damaged files: a load returns exactly what was written, or it raises `Corrupt`, never anything else.
 
-The one exception cannot be helped: damage to the end of a write-ahead log looks like a torn write.
+The one exception cannot be helped: damage to the end of a write-ahead log looks like a torn write. `LESSOR_DAMAGES=400`
+damages each file as often as that.
 """
 
 import itertools
+import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -21,6 +23,7 @@ from .histories import ALICE, LeaseHistory, ModelJournal, journal_writes, vote
 from .processes import copy_of
 
 Damage = Callable[[random.Random, bytearray], str]
+DAMAGES_OF_A_FILE = int(os.environ.get("LESSOR_DAMAGES", "15"))
 
 
 def flip_a_byte(chance: random.Random, data: bytearray) -> str:
@@ -63,11 +66,11 @@ def damaged_copies(
 ) -> Iterator[tuple[Path, str]]:
     """Copies of a data directory of which one file was damaged, with what was done to it.
 
-    Much of a file is empty or free, so there are forty and then more, until the caller has `noticed` some damage.
+    Much of a file is empty or free, so there are some and then more, until the caller has `noticed` some damage.
     """
     sound = (original / name).read_bytes()
-    for number in range(1_000):
-        if number >= 40 and noticed:
+    for number in range(DAMAGES_OF_A_FILE + 1_000):
+        if number >= DAMAGES_OF_A_FILE and noticed:
             return
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(original, place)
@@ -199,7 +202,7 @@ def test_a_log_of_several_rounds_is_taken_for_whole(tmp_path: Path, chance: rand
     history = journal_writes(chance)
     model = ModelJournal()
     with DataDirectory(tmp_path / "data", ALICE) as directory, directory.open_journal() as journal:
-        for number in range(300):
+        for number in range(200):
             writes = next(history)
             journal.commit(writes)
             model.commit(writes)
@@ -217,12 +220,12 @@ def test_a_commit_that_a_power_failure_cut_short_is_no_damage(tmp_path: Path, ch
     model = ModelJournal()
     forgotten = 0
     with DataDirectory(tmp_path / "data", ALICE) as directory, directory.open_journal() as journal:
-        for number in range(100):
+        for number in range(4 * DAMAGES_OF_A_FILE):
             if chance.random() < 0.1:
                 journal._database.checkpoint("PASSIVE")  # the next commit begins the log anew
             before, state_before = copy_of(directory.path, tmp_path / f"before{number}"), model.load()
             writes = [write for _ in range(chance.choice((1, 1, 8))) for write in next(history)]
-            if number % 40 == 39:  # more than SQLite keeps in memory until the commit
+            if number % 60 >= 58:  # more than SQLite keeps in memory until the commit
                 writes += [vote(1_000_000 + more, entry=chance.randbytes(300_000)) for more in range(12)]
             journal.commit(writes)
             model.commit(writes)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lessor.client.errors import AcquireTimeout, ClientClosed, ServiceBusy, Unavailable
-from lessor.client.protocol import Acquire, LeaseRecord, LeaseState, Protocol
+from lessor.client.protocol import Acquire, LeaseRecord, LeaseState, Protocol, Terms
 from lessor.core.ballot import NO_BALLOT, Ballot
 from lessor.core.commands import FOREVER, Claim, Operation
 from lessor.core.effects import Connection, Send
@@ -243,7 +243,8 @@ class FakeClient:
         self.dead = False
         self.tick_every_ms = 0.0
         self.packets = 0
-        self.changes: list[tuple[int, LeaseRecord]] = []
+        self.changes: list[tuple[int, LeaseRecord]] = []  # what was lost or released
+        self.states: list[tuple[int, int, LeaseState]] = []
         self._wake_at = -1.0
         self._turns = (-1.0, 0)
         keys = random.Random(f"keys of {number}")
@@ -273,7 +274,7 @@ class FakeClient:
             assert not outcome.done, f"{tag!r} was told {outcome.value!r} and then {value!r}"
             outcome.value, outcome.at, outcome.done = value, self.world.now, True
             if isinstance(value, LeaseRecord):
-                value.on_change = lambda lease: self.changes.append((self.now_ms, lease))
+                value.on_change = self._changed
             if outcome.definite_failure and tag:
                 self.world.gone[tag] = DEFINITE
 
@@ -285,6 +286,10 @@ class FakeClient:
         self.turn()
         return outcome
 
+    def _changed(self, lease: LeaseRecord) -> None:
+        self.states.append((self.now_ms, lease.token, lease.state))
+        self.changes += [(self.now_ms, lease)] * lease.over
+
     def acquire(
         self,
         name: str = "x",
@@ -292,14 +297,14 @@ class FakeClient:
         timeout_ms: int = FOREVER,
         *,
         detached: bool = False,
-        auto_renew: bool = True,
         size: int = 0,
+        **terms: Any,
     ) -> Outcome:
         """Acquire as `Caller.acquire` does; 0 as `timeout_ms`: try."""
         tag = f"{self.number}.{len(self.world.acquires)}".encode().ljust(size)
         claim = Claim("default", (Resource((name,)),), f"client {self.number}", tag, ttl_ms, timeout_ms, detached)
         deadline = None if timeout_ms == FOREVER else self.now_ms + (timeout_ms or 10_000)
-        return self.begin(lambda done: self.protocol.acquire(claim, done, deadline, auto_renew=auto_renew), tag)
+        return self.begin(lambda done: self.protocol.acquire(claim, done, deadline, Terms(**terms)), tag)
 
     def abandon(self, outcome: Outcome) -> None:
         """As `Caller.acquire` does when its wait is interrupted: nobody looks at the outcome any more."""
@@ -329,7 +334,7 @@ class FakeClient:
         return [] if self.dead else [lease for lease in self.protocol.leases.values() if self.holds(lease)]
 
     def holds(self, lease: LeaseRecord) -> bool:
-        return lease.state is LeaseState.HELD and self.now_ms < self.protocol.safe_until_ms(lease)
+        return not lease.over and self.now_ms < self.protocol.safe_until_ms(lease)
 
     # --- the engine ----------------------------------------------------------------------------------------------
 

@@ -1,187 +1,157 @@
-"""Random short histories of the lease state, each from one seed, run beside the naive model; shrunk when they fail."""
+"""Runs random histories of the lease state beside the naive model, and beside nodes that were restored; shrinks them."""
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from random import Random
+from dataclasses import replace
+from typing import Any
 
-from lessor.core.ballot import Ballot
 from lessor.core.commands import (
-    FOREVER,
+    Break,
     Cancel,
-    Claim,
     CloseSession,
-    Command,
+    DeleteSemaphore,
     Describe,
+    DropNamespace,
     ListClaims,
-    OpenSession,
     Operation,
-    Ping,
+    ReadEvents,
     Release,
-    Renew,
+    Transact,
+    Unpin,
 )
-from lessor.core.encoding import encode
-from lessor.core.entries import Batch, Entry, Lead, NoOp
+from lessor.core.entries import Batch, Entry
 from lessor.core.lease_state import LeaseState, Outcome
 from lessor.core.resources import Resource
-from lessor.core.results import Failed, Renewed, SessionOpened
+from lessor.core.results import ClaimPage, ClaimStatus, Declined, EventPage, Failed, Renewed, SessionOpened, Transacted
 
-from .lease_model import LeaseModel, read
+from .lease_model import failed
+from .lease_model_whole import LeaseModel, read
 from .leases import check_consistent, check_nothing_overdue
+from .naive_queues import overlap, share
 
-KEYS = [bytes([letter]) * 16 for letter in b"abcd"]
-NAMES = "xyz"
-TTLS_MS = (0, 0, 100, 250, 1000, 4000, 4000, 20_000)
-WAITS_MS = (0, 0, FOREVER, FOREVER, 200, 1000)
-TIMEOUTS_MS = (500, 1500, 6000, 60_000, 60_000)
+Run = Callable[[list[Entry], type[LeaseState]], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One entry of a history; `restart` puts the state through its snapshot before it."""
-
-    entry: Entry
-    restart: bool = False
-
-    def __str__(self) -> str:
-        """Print commands as what they are."""
-        if not isinstance(self.entry, Batch):
-            shown = str(self.entry)
-        else:
-            commands = ", ".join(str(read(data)) for data in self.entry.commands)
-            shown = f"Batch({self.entry.term}, {self.entry.elapsed_ms} ms, [{commands}])"
-        return ("restart, " if self.restart else "") + shown
+def operations_of(entry: Entry) -> list[Operation]:
+    return [read(data).operation for data in entry.commands] if isinstance(entry, Batch) else []
 
 
-class Teller:
-    """Makes up the steps of one history; it looks at the model, so that what it makes up often hits something."""
+# --- beside the model ------------------------------------------------------------------------------------------------
 
-    def __init__(self, seed: int) -> None:
-        self.chance = Random(seed)
-        self.model = LeaseModel()
-        self.term, self.elapsed_ms, self.number = Ballot(0, 1), 0, 0
-        self.told: list[Command] = []
 
-    def steps(self) -> list[Step]:
-        steps = [self.lead(), self.batch([OpenSession(key, self.chance.choice(TIMEOUTS_MS), "") for key in KEYS[:3]])]
-        for step in steps:
-            self.model.apply(step.entry)
-        for _ in range(self.chance.randrange(5, 25)):
-            step = replace(self.step(), restart=self.chance.random() < 0.04)
-            self.model.apply(step.entry)
-            steps.append(step)
-        return steps
+def run_beside_the_model(
+    entries: list[Entry], kind: type[LeaseState] = LeaseState, counts: Counter[str] | None = None
+) -> None:
+    """Run a history; raise AssertionError, or whatever the state raises, where it goes wrong."""
+    state, model, watcher = kind(), LeaseModel(), Watcher()
+    for slot, entry in enumerate(entries, start=1):
+        if slot % 7 == 0:
+            state = kind.restore(state.snapshot())
+        outcome = state.apply(slot, entry)
+        plain = without_details(outcome)
+        seen = model.apply(entry, plain)
+        for (tag, answer), (_, expected), operation in zip(
+            plain.answers, seen.answers, operations_of(entry), strict=False
+        ):
+            assert answer == expected, f"the answer to command {tag}, {operation}"
+        assert len(plain.answers) == len(seen.answers)
+        assert plain.events == seen.events, "events"
+        assert plain.notices == seen.notices, "notices"
+        assert (state.clock_ms, state.revision) == (model.clock_ms, model.revision)
+        watcher.watch(entry, outcome, state.clock_ms)
+        check_nothing_overdue(state)
+        if counts is not None:
+            note(entry, outcome, counts)
+    check_same(state, model)
 
-    def step(self) -> Step:
-        dice = self.chance.random()
-        if dice < 0.06:
-            return self.lead()
-        if dice < 0.11:  # a straggler: of a term before, or one that nobody has led
-            term = Ballot(max(self.term.counter + self.chance.choice((-2, -1, 0, 1)), 1), self.chance.randrange(4, 6))
-            return Step(Batch(term, self.some_ms(), self.commands(self.operations())))
-        if dice < 0.14:
-            return Step(self.chance.choice((NoOp(), Lead(self.term), Lead(Ballot(self.term.counter - 1, 9)))))
-        self.elapsed_ms += self.some_ms()
-        return self.batch(self.operations())
 
-    def lead(self) -> Step:
-        self.term, self.elapsed_ms = Ballot(self.term.counter + 1, self.chance.randrange(1, 4)), 0
-        return Step(Lead(self.term))
+def without_details(outcome: Outcome) -> Outcome:
+    """An outcome without what is said to people of why something failed."""
 
-    def some_ms(self) -> int:
-        due = [deadline_ms - self.model.clock_ms for deadline_ms, _, _ in self.model.due()]
-        near = [ms for ms in due if ms < 5000] or [0]
-        return self.chance.choice((0, 0, 0, 1, 70, 300, min(near), min(near), self.chance.choice(near), 2000))
+    def plain(result: Any) -> Any:
+        match result:
+            case Failed(code):
+                return failed(code)
+            case Declined(part, index):
+                return Declined(part, index, "")
+            case Transacted(results):
+                return Transacted(tuple(plain(one) for one in results))
+            case _:
+                return result
 
-    def batch(self, operations: list[Operation]) -> Step:
-        return Step(Batch(self.term, self.elapsed_ms, self.commands(operations)))
+    return replace(outcome, answers=[(tag, plain(result)) for tag, result in outcome.answers])
 
-    def commands(self, operations: list[Operation]) -> tuple[bytes, ...]:
-        return tuple(encode(self.command(operation)) for operation in operations)
 
-    def command(self, operation: Operation) -> Command:
-        if self.told and self.chance.random() < 0.1:
-            return self.chance.choice(self.told)  # a retry
-        self.number += 1
-        live = [party.number for party in self.model.parties]
-        session = self.chance.choice(live) if live and self.chance.random() < 0.95 else self.chance.randrange(9)
-        acked_below = max(self.number - self.chance.choice((2, 5, 10, 50)), 0)
-        number = self.number if self.chance.random() < 0.97 else self.chance.randrange(1, self.number + 1)
-        command = Command(self.number, session, number, acked_below, operation)
-        self.told.append(command)
-        return command
-
-    def operations(self) -> list[Operation]:
-        return [self.operation() for _ in range(self.chance.choice((0, 1, 1, 2, 2, 3, 6)))]
-
-    def operation(self) -> Operation:
-        pick = self.chance.choice
-        held = [wish.token for wish in self.model.wishes if wish.token]
-        wished = [wish.number for wish in self.model.wishes]
-        if not held or self.chance.random() < 0.1:
-            held, wished = [self.chance.randrange(12)], [self.chance.randrange(12)]
-        if not self.model.parties:
-            return OpenSession(pick(KEYS), pick(TIMEOUTS_MS), "")
-        dice = self.chance.random()
-        if dice < 0.45 or (not self.model.wishes and dice < 0.6):
-            ttl_ms = pick(TTLS_MS)
-            resources = (Resource((pick(NAMES),)),)
-            detached = bool(ttl_ms) and self.chance.random() < 0.2
-            return Claim(
-                pick(("", "", "other")), resources, pick(("ann", "ben")), b"", ttl_ms, pick(WAITS_MS), detached
-            )
-        if dice < 0.6:
-            return Release(pick(held))
-        if dice < 0.72:
-            return Renew(pick(held), pick((0, 100, 250, 4000)))
-        if dice < 0.8:
-            return Cancel(pick(wished))
-        if dice < 0.88:
-            return Ping(tuple(wished))
-        if dice < 0.94:
-            return OpenSession(pick(KEYS), pick(TIMEOUTS_MS), "")
-        if dice < 0.96:
-            return CloseSession()
-        return pick((Describe("", (pick(NAMES),)), ListClaims(pick(("", "other")), pick((0, pick(wished))), 2)))
+def check_same(state: LeaseState, model: LeaseModel) -> None:
+    """Assert that the records say what the model says, of whatever no answer may have told."""
+    page = state.looks.answer(ListClaims("", 0, 500))
+    assert isinstance(page, ClaimPage)
+    assert page.claims == tuple(map(model.info, model.wishes))
+    for party, record in zip(model.parties, state.all_sessions(), strict=True):
+        kept = {reply.number: without_details(Outcome([(0, reply.result)])).answers[0][1] for reply in record.replies}
+        assert (party.number, party.key, party.timeout_ms) == (record.session, record.key, record.timeout_ms)
+        assert (party.expires_at_ms, party.acked_below) == (record.expires_at_ms, record.acked_below)
+        assert (party.refused_below, party.attach) == (record.refused_below, record.attach)
+        assert party.answers == kept
+    mine = [(one.number, one.token, one.ended_at_ms, one.closed_until_ms, one.why) for one in model.lapses]
+    lapses = state.lapses.records()
+    assert mine == [(one.claim, one.token, one.ended_at_ms, one.closed_until_ms, one.why) for one in lapses]
+    pins = {(one.namespace, one.path): list(one.entities) for one in state.pins.shelf.records()}
+    assert pins == model.pins
+    registers = state.registers.shelf.records()
+    assert {(one.namespace, one.path): (one.version, one.token, one.data) for one in registers} == model.registers
+    semaphores = state.semaphores.shelf.records()
+    assert {(one.namespace, one.path): (one.limit, one.data) for one in semaphores} == model.semaphores
+    assert {one.name: one.config for one in state.namespaces.shelf.records()} == model.configs
 
 
 class Watcher:
-    """Knows nothing but what clients are told, and asserts that it is kept: tokens, exclusion, deadlines."""
+    """Knows nothing but what clients and the feed are told, and asserts that it is kept: tokens, exclusion, deadlines."""
 
     def __init__(self) -> None:
         self.last_token = 0
-        self.holds: dict[tuple[str, tuple[str, ...]], int] = {}
-        self.promised_ms: dict[int, int] = {}  # by token; 0: as long as the session
+        self.promised_ms: dict[int, int] = {}  # by token
+        self.by_session: dict[int, bool] = {}  # by token: whether it lives as long as its session
         self.session_until_ms: dict[int, int] = {}
+        self.line: dict[int, tuple[str, tuple[tuple[str, ...], ...]]] = {}  # who waits, in the order of arrival
 
     def watch(self, entry: Entry, outcome: Outcome, clock_ms: int) -> None:
-        if not outcome.events and not outcome.answers:
-            return
-        commands = [read(data) for data in entry.commands] if isinstance(entry, Batch) else []
-        wished_gone = {command.operation.token for command in commands if isinstance(command.operation, Release)}
-        cancelled = {command.operation.claim for command in commands if isinstance(command.operation, Cancel)}
-        closed = {command.session for command in commands if isinstance(command.operation, CloseSession)}
+        operations = operations_of(entry)
+        asked = [one for one in operations if isinstance(one, Release | Cancel | CloseSession | Transact)]
+        told = [one for one in operations if isinstance(one, Break | DropNamespace | DeleteSemaphore)]
+        unpinned = any(isinstance(one, Unpin | Transact) for one in operations)
         expired = {event.session for event in outcome.events if event.kind == "session_expired"}
         for event in outcome.events:
-            place = (event.namespace, event.path)
+            paths = (event.path, *event.others)
             match event.kind:
                 case "granted":
                     assert event.token > self.last_token, "tokens grow (P5)"
-                    assert place not in self.holds, "two hold one name (P3)"
-                    self.last_token = self.holds[place] = event.token
+                    self.last_token = event.token
                     self.promised_ms[event.token] = event.expires_at_ms
+                    self.line.pop(event.claim, None)
+                    for number, (namespace, others) in self.line.items():
+                        before = number < event.claim and namespace == event.namespace
+                        over = any(overlap(one, other) for one in paths for other in others)
+                        assert not (before and over), "nobody overtakes (P7)"
+                case "queued":
+                    self.line[event.claim] = (event.namespace, paths)
+                case "cancelled" | "timed_out":
+                    self.line.pop(event.claim, None)
+                case "amended" if event.claim in self.line:
+                    self.line[event.claim] = (event.namespace, paths)
                 case "renewed":
                     assert event.expires_at_ms > self.promised_ms[event.token], "renew never shortens (P4)"
                     self.promised_ms[event.token] = event.expires_at_ms
+                case "adopted":
+                    self.promised_ms[event.token] = event.expires_at_ms
                 case "released":
-                    assert self.holds.pop(place) == event.token
-                    asked = event.token in wished_gone or event.claim in cancelled or event.session in closed
                     assert asked, "nobody asked for this end (P4)"
+                case "broken":
+                    assert told, "no operator asked for this end (P4)"
                 case "expired":
-                    assert self.holds.pop(place) == event.token
                     early = clock_ms < self.promised_ms[event.token]
-                    assert not early or event.session in expired, "ended before its time (P4)"
-                case "session_opened":
+                    assert not early or event.session in expired or unpinned, "ended before its time (P4)"
+                case "session_opened" | "session_attached":
                     self.session_until_ms[event.session] = event.expires_at_ms
                 case "session_expired":
                     assert clock_ms >= self.session_until_ms[event.session], "a session ended before its time (P4)"
@@ -197,89 +167,122 @@ class Watcher:
                     pass
 
 
-@dataclass
-class Met:
-    """How often what was met: a swarm that never reached an interesting state has shown nothing."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-
-    def note(self, step: Step, outcome: Outcome) -> None:
-        self.counts.update(event.kind for event in outcome.events)
-        for _, result in outcome.answers:
-            self.counts[f"Failed {result.code}" if isinstance(result, Failed) else type(result).__name__] += 1
-        self.counts["restart"] += step.restart
-        if isinstance(step.entry, Batch) and step.entry.commands and not outcome.answers:
-            self.counts["straggler"] += 1
-
-
-def run(steps: list[Step], kind: type[LeaseState] = LeaseState, met: Met | None = None) -> None:
-    """Run a history; raise AssertionError, or whatever the state raises, where it goes wrong."""
-    state, model, watcher = kind(), LeaseModel(), Watcher()
-    for slot, step in enumerate(steps, start=1):
-        if step.restart:
-            saved = state.snapshot()
-            state = kind.restore(saved)
-            assert state.snapshot() == saved, "a restored state has the same bytes (P1)"
-        outcome = state.apply(slot, step.entry)
-        seen = model.apply(step.entry)
-        assert outcome.answers == seen.answers, "answers"
-        assert outcome.events == seen.events, "events"
-        assert outcome.notices == seen.notices, "notices"
-        assert (state.clock_ms, state.revision) == (model.clock_ms, model.revision)
-        watcher.watch(step.entry, outcome, state.clock_ms)
-        check_consistent(state)
-        check_nothing_overdue(state)
-        if met:
-            met.note(step, outcome)
-    check_same(state, model)
-    if len(steps) % 4 == 0:
-        check_that_another_node_agrees(steps, state)
+def check_exclusion(state: LeaseState) -> None:
+    """Assert that no two claims hold what they cannot hold side by side (P3), and no semaphore is over its limit."""
+    held = [claim for claim in state.all_claims() if claim.token]
+    units: Counter[tuple[str, tuple[str, ...]]] = Counter()
+    limit: dict[tuple[str, tuple[str, ...]], int] = {}
+    for place, claim in enumerate(held):
+        for has in claim.resources:
+            units[claim.namespace, has.path] += has.units
+            if has.limit:
+                limit[claim.namespace, has.path] = has.limit
+            for other in held[:place]:
+                for theirs in other.resources if other.namespace == claim.namespace else ():
+                    apart = not overlap(has.path, theirs.path) or share(has, theirs)
+                    assert apart, f"claims {claim.claim} and {other.claim} hold what only one can hold (P3)"
+    for semaphore in state.semaphores.shelf.records():
+        limit[semaphore.namespace, semaphore.path] = semaphore.limit
+    for key, most in limit.items():
+        alone = any(has == Resource(key[1]) for claim in held for has in claim.resources)
+        assert alone or units[key] <= most, f"{units[key]} units of {key} are held, of {most}"
 
 
-def check_same(state: LeaseState, model: LeaseModel) -> None:
-    """Assert that the records say what the model says, of whatever no answer may have told."""
-    assert state._read_claims(ListClaims("", 0, 500)).claims == tuple(map(model.info, model.wishes))
-    for party, record in zip(model.parties, state.all_sessions(), strict=True):
-        kept = {reply.number: reply.result for reply in record.replies}
-        assert (party.number, party.key, party.timeout_ms) == (record.session, record.key, record.timeout_ms)
-        assert (party.expires_at_ms, party.acked_below) == (record.expires_at_ms, record.acked_below)
-        assert party.refused_below == record.refused_below
-        assert party.answers == kept
+# --- beside nodes that were restored ---------------------------------------------------------------------------------
 
 
-def check_that_another_node_agrees(steps: list[Step], state: LeaseState) -> None:
-    silent = type(state)()
-    for slot, step in enumerate(steps, start=1):
-        silent.apply(slot, step.entry, answering=False)
-    assert silent.snapshot() == state.snapshot(), "a node that answers nobody reaches the same state (P1)"
+def run_beside_others(
+    entries: list[Entry], kind: type[LeaseState] = LeaseState, counts: Counter[str] | None = None
+) -> None:
+    """Apply a history on four nodes: whole; silent; restored once, halfway; and restored before every entry."""
+    whole, silent, once, often = kind(), kind(), kind(), kind()
+    for slot, entry in enumerate(entries, start=1):
+        if slot == len(entries) // 2:
+            once = kind.restore(whole.snapshot())
+        often = kind.restore(often.snapshot())
+        outcome = whole.apply(slot, entry)
+        silent.apply(slot, entry, answering=False)
+        told = comparable(entry, outcome)
+        assert comparable(entry, once.apply(slot, entry)) == told, "a node that was restored tells the same (P1)"
+        assert comparable(entry, often.apply(slot, entry)) == told, "a node that is restored all the time, too (P1)"
+        state = whole.snapshot()
+        assert once.snapshot() == state, "a node that was restored has the same state (P1)"
+        assert often.snapshot() == state, "a node that is restored all the time, too (P1)"
+        assert kind.restore(state).snapshot() == state, "a restored state has the same bytes (P1)"
+        check_consistent(whole)
+        check_nothing_overdue(whole)
+        check_exclusion(whole)
+        if counts is not None:
+            note(entry, outcome, counts)
+    assert silent.snapshot() == whole.snapshot(), "a node that answers nobody reaches the same state (P1)"
 
 
-def failure(steps: list[Step], kind: type[LeaseState]) -> BaseException | None:
+def comparable(entry: Entry, outcome: Outcome) -> Outcome:
+    """What was told, but for what is no part of the state: events of old, and in which order a tree is walked."""
+    answers = list(outcome.answers)
+    for place, (operation, (tag, result)) in enumerate(zip(operations_of(entry), answers, strict=False)):
+        if isinstance(operation, ReadEvents):
+            assert isinstance(result, EventPage)
+            answers[place] = (tag, EventPage((), 0, 0))
+        elif isinstance(operation, Describe):
+            assert isinstance(result, ClaimPage)
+            claims = tuple(sorted(result.claims, key=lambda info: info.claim))
+            answers[place] = (tag, replace(result, claims=claims))
+    return replace(outcome, answers=answers)
+
+
+# --- what was met ----------------------------------------------------------------------------------------------------
+
+
+def note(entry: Entry, outcome: Outcome, counts: Counter[str]) -> None:
+    """Count what was met: a swarm that never reached an interesting state has shown nothing."""
+    counts.update(event.kind for event in outcome.events)
+    counts["notice"] += len(outcome.notices)
+    for _, result in outcome.answers:
+        counts[f"Failed {result.code}" if isinstance(result, Failed) else type(result).__name__] += 1
+        if isinstance(result, ClaimStatus) and result.waiters_ahead > 1:
+            counts["a place far back"] += 1
+    counts.update(f"asked {type(operation).__name__}" for operation in operations_of(entry))
+    if operations_of(entry) and not outcome.answers:
+        counts["straggler"] += 1
+
+
+# --- shrinking -------------------------------------------------------------------------------------------------------
+
+
+def failure(entries: list[Entry], run: Run, kind: type[LeaseState] = LeaseState) -> BaseException | None:
     try:
-        run(steps, kind)
+        run(entries, kind)
     except Exception as error:  # noqa: BLE001 - an assertion of ours or a crash of the state: both are failures
         return error
     return None
 
 
-def shrunk(steps: list[Step], fails: Callable[[list[Step]], object]) -> list[Step]:
-    """The history without all that is not needed to make it fail: steps first, then commands."""
+def shrunk(entries: list[Entry], run: Run) -> list[Entry]:
+    """The history without all that is not needed to make it fail: entries first, then commands."""
     while True:
-        for smaller in smaller_histories(steps):
-            if fails(smaller):
-                steps = smaller
+        for smaller in smaller_histories(entries):
+            if failure(smaller, run):
+                entries = smaller
                 break
         else:
-            return steps
+            return entries
 
 
-def smaller_histories(steps: list[Step]) -> list[list[Step]]:
-    """The histories with one step less, and then those with one command less."""
-    smaller = [steps[:at] + steps[at + 1 :] for at in reversed(range(len(steps)))]
-    for at, step in enumerate(steps):
-        entry = step.entry
+def smaller_histories(entries: list[Entry]) -> list[list[Entry]]:
+    """The histories with one entry less, and then those with one command less."""
+    smaller = [entries[:at] + entries[at + 1 :] for at in reversed(range(len(entries)))]
+    for at, entry in enumerate(entries):
         if isinstance(entry, Batch):
             for left_out in range(len(entry.commands)):
                 fewer = entry.commands[:left_out] + entry.commands[left_out + 1 :]
-                smaller.append([*steps[:at], replace(step, entry=replace(entry, commands=fewer)), *steps[at + 1 :]])
+                smaller.append([*entries[:at], replace(entry, commands=fewer), *entries[at + 1 :]])
     return smaller
+
+
+def shown(entry: Entry) -> str:
+    """An entry with its commands as what they are."""
+    if not isinstance(entry, Batch):
+        return str(entry)
+    commands = "".join(f"\n      {read(data)}" for data in entry.commands)
+    return f"Batch of {entry.term}, {entry.elapsed_ms} ms{commands}"

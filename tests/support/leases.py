@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from lessor.core import limits
 from lessor.core.ballot import Ballot
 from lessor.core.commands import (
     FOREVER,
@@ -10,13 +11,16 @@ from lessor.core.commands import (
     Claim,
     CloseSession,
     Command,
+    DeleteSemaphore,
     Describe,
+    DropNamespace,
     ListClaims,
     OpenSession,
     Operation,
     Ping,
     Release,
     Renew,
+    Unpin,
 )
 from lessor.core.consistency import check_records
 from lessor.core.deadlines import LEASE_ENDS, NAME_OPENS, SESSION_ENDS, WAIT_ENDS
@@ -117,6 +121,27 @@ class Leases:
         assert isinstance(pong, Pong)
         return pong
 
+    def give_all_back(self) -> None:
+        """Release, delete and close whatever there is."""
+        state, session = self.state, self.session()
+        for pin in state.pins.shelf.records():
+            for entity in pin.entities:
+                self.ask(session, Unpin(pin.namespace, pin.path, entity))
+        for register in state.registers.shelf.records():
+            state.registers.shelf.drop((register.namespace, register.path))  # whoever holds it by now could
+        while held := list(state.claims.by_token):
+            self.release(session, held[0])
+        for semaphore in state.semaphores.shelf.records():
+            self.ask(session, DeleteSemaphore(semaphore.namespace, semaphore.path, force=True))
+        for record in state.all_sessions():
+            if record.session != session:
+                self.close(record.session)
+        for namespace in state.namespaces.shelf.records():
+            self.ask(session, DropNamespace(namespace.name, force=True))
+        self.close(session)
+        self.after(limits.LOCK_DELAY_MS_MAX)
+        self.after(limits.LAPSED_KEPT_MS)
+
     def describe(self, name: str, namespace: str = NAMESPACE) -> ClaimPage:
         page = self.ask(0, Describe(namespace, (name,)))
         assert isinstance(page, ClaimPage)
@@ -216,8 +241,7 @@ def _frozen_queues(state: LeaseState) -> Any:
         queues = [list(queue.items()) for queue in (node.held, node.waiting, node.observers, node.below_waiting)]
         counts = (node.units, node.shared, node.below_held, node.below_shared, node.below_observers)
         children = {segment: freeze(child) for segment, child in node.children.items()}
-        limit = next(iter(node.limited.values()), None)
-        limits = (sorted(node.limited), limit.limit if limit else 0)
+        limits = (sorted(node.limited.items()), node.capped)
         return queues, counts, children, sorted(node.busy), limits
 
     return {name: (freeze(queues._root), queues.limits) for name, queues in state.claims.queues.items()}

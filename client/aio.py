@@ -1,0 +1,397 @@
+"""The asyncio face of the client: the names of the blocking one in the same order, awaited; no thread of its own."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from ..core import limits
+from ..core.commands import Describe, ListClaims, Operation, Release, Renew
+from ..core.results import Denied, Released
+from .base import BaseClient, Duration, checked, checked_terms, renewal_milliseconds, views
+from .errors import AcquireTimeout, ClientClosed, LeaseLost, ServiceBusy, Unavailable
+from .lease import BaseLease, LeaseView
+from .loop_caller import LoopCaller
+from .news import check_on_lost
+from .scope import Scope
+from .states import LeaseState
+from .ticket import read
+
+OnLost = Callable[["Lease"], object] | Literal["terminate", "kill"]
+"""What is done when a lease is lost: a call, by the event loop; or SIGTERM or SIGKILL to this process."""
+
+
+class Lease(BaseLease):
+    """A lease that this client holds. Use it in `async with`, or call `release` when the work is done."""
+
+    @property
+    def lost(self) -> asyncio.Event:
+        """An event that is set when the lease is lost; not when it is released."""
+        event: asyncio.Event = self._event()
+        return event
+
+    def on_change(self, callback: Callable[["Lease", LeaseState], object]) -> None:
+        """Have `callback(lease, state)` called with each change of `state` from now on.
+
+        By the event loop, one call after the other, in the order of the changes. An error in it is logged. A lease that
+        is over by now is told of at once.
+        """
+        self._on_change(callback)
+
+    async def renew(self, ttl: Duration | None = None) -> None:
+        """Extend the lease to `ttl` from now (None: by its own ttl); it never shortens.
+
+        Raises:
+            LeaseLost: it is not held any more.
+            Unavailable: no answer came; indefinite, but the lease is held at least as long as before.
+            BadRequest: the ttl is out of bounds, or the lease has none.
+        """
+        ttl_ms = renewal_milliseconds(self.token, ttl)
+        if not self._record.over:
+            await self._caller.ask(lambda done, deadline: self._protocol.renew(self._record, ttl_ms, done, deadline))
+        if self._record.over:
+            raise self._is_lost()
+
+    async def release(self) -> bool:
+        """Give the lease back; True if it was held until now, False if it had been lost or released before.
+
+        Names the grant by its token, so that a release that comes late cannot touch the next holder.
+
+        Raises:
+            Unavailable: no answer came. The client counts the lease as released all the same, and goes on releasing it
+                in the background; until it gets through, others may see it as held.
+        """
+        if self._is_not_ours():
+            return False
+        held = self.held
+        result = await self._caller.ask(lambda done, deadline: self._protocol.release(self._record, done, deadline))
+        return held and isinstance(result, Released)
+
+    async def __aenter__(self) -> Self:
+        """Return the lease itself."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release the lease. An error of the body is not hidden by one of the release.
+
+        Raises:
+            LeaseLost: it was lost while the body ran, so that some of it was done without the lease.
+        """
+        lost = self._lost_in_its_body()
+        try:
+            await self.release()
+        except (Unavailable, ServiceBusy, ClientClosed):
+            pass  # it ends by itself with its ttl or its session; the work that it guarded is done
+        if lost is not None and error is None:
+            raise lost
+
+
+class Lock:
+    """A lock by name: each `async with` acquires a lease, and never enters without it."""
+
+    def __init__(self, client: "Client", arguments: dict[str, Any], *, cancel_on_loss: bool) -> None:
+        """Made by `Client.lock`."""
+        self._client = client
+        self._arguments = arguments
+        self._cancel_on_loss = cancel_on_loss
+        self._entered: list[tuple[asyncio.Task[Any] | None, Lease, Scope | None]] = []
+
+    async def __aenter__(self) -> Lease:
+        """Wait for the lease, and return it.
+
+        Raises:
+            AcquireTimeout, Unavailable, ServiceBusy, BadRequest: as `Client.acquire`; the body is not entered.
+        """
+        lease = await self._client.acquire(**self._arguments)
+        if self._cancel_on_loss:
+            lease.check()  # a body that is to be cancelled is not even begun
+        scope = Scope(lease) if self._cancel_on_loss else None
+        self._entered.append((asyncio.current_task(), lease, scope))
+        return lease
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release the lease.
+
+        Raises:
+            LeaseLost: it was lost while the body ran.
+        """
+        task = asyncio.current_task()
+        mine = [entry for entry in self._entered if entry[0] is task]
+        entry = (mine or self._entered)[-1]  # one that was entered elsewhere, if none was here
+        self._entered.remove(entry)
+        _, lease, scope = entry
+        if scope is not None and scope.end(error):
+            raise LeaseLost(f"{lease.name!r} was lost: {lease.lost_reason}", lease.loss) from error
+        await lease.__aexit__(kind, error, trace)
+
+
+class Client(BaseClient):
+    """A client of the service. One is enough: all tasks of an event loop may use it."""
+
+    def __init__(
+        self,
+        endpoints: str | Sequence[str],
+        namespace: str = "default",
+        *,
+        holder: str | None = None,
+        session_timeout: Duration = limits.SESSION_TIMEOUT_MS_DEFAULT / 1000,
+        request_timeout: Duration = 10.0,
+        description: str = "",
+    ) -> None:
+        """Make a client; it connects when it is first used.
+
+        Args:
+            endpoints: of the nodes, separated by commas or as a list: `tcp://127.0.0.1:7411,tcp://127.0.0.1:7421`.
+            namespace: in which names are looked up.
+            holder: how others see who holds; None for host:pid.
+            session_timeout: how long the service keeps this client's session without a sign of life.
+            request_timeout: how long a call waits for the service, where it takes no timeout of its own.
+            description: of this client, for operators.
+
+        Raises:
+            BadRequest: an argument is out of bounds; the text says which.
+        """
+        super().__init__(endpoints, namespace, holder, session_timeout, request_timeout, description)
+        self._caller = LoopCaller(self._make_protocol, self._request_timeout_ms)
+
+    # --- leases ------------------------------------------------------------------------------------------------------
+
+    def lock(
+        self,
+        name: str,
+        ttl: Duration | None = 30.0,
+        *,
+        timeout: Duration | None = None,
+        data: bytes = b"",
+        holder: str | None = None,
+        detached: bool = False,
+        auto_renew: bool = True,
+        max_hold: Duration | None = None,
+        progress_timeout: Duration | None = None,
+        on_lost: OnLost | None = None,
+        cancel_on_loss: bool = False,
+    ) -> Lock:
+        """Return a lock to be used in `async with`, which waits for its turn and gives the lease.
+
+        With `cancel_on_loss` the task that runs the body is cancelled when the lease is lost, and the `async with`
+        raises LeaseLost. The other arguments are those of `acquire`.
+
+        >>> async def example(client):
+        ...     async with client.lock("nightly-report", ttl=30) as lease:
+        ...         print(lease.name, lease.held)
+        >>> run(example)
+        nightly-report True
+        """
+        how: dict[str, Any] = {"data": data, "holder": holder, "detached": detached, "auto_renew": auto_renew}
+        how |= {"max_hold": max_hold, "progress_timeout": progress_timeout, "on_lost": on_lost}
+        arguments = {"name": name, "ttl": ttl, "timeout": timeout, **how}
+        return Lock(self, arguments, cancel_on_loss=cancel_on_loss)
+
+    async def acquire(
+        self,
+        name: str,
+        ttl: Duration | None = 30.0,
+        *,
+        timeout: Duration | None = None,  # noqa: ASYNC109 - the service is told of it, and the answer is definite
+        data: bytes = b"",
+        holder: str | None = None,
+        detached: bool = False,
+        auto_renew: bool = True,
+        max_hold: Duration | None = None,
+        progress_timeout: Duration | None = None,
+        on_lost: OnLost | None = None,
+    ) -> Lease:
+        """Wait in line for a lease, and return it.
+
+        Args:
+            name: of what is to be held.
+            ttl: how long it lives unless it is renewed; None: as long as this client's session.
+            timeout: how long to wait; None: for ever; 0: not at all.
+            data: kept with the lease, for others to see.
+            holder: instead of the client's own.
+            detached: it does not end with this client's session, only by its ttl or by whoever has its token.
+            auto_renew: renew it in the background at a third of its ttl.
+            max_hold: how long it may be held in all; then it is lost, and released.
+            progress_timeout: it is renewed only while `lease.progress()` is called at least so often.
+            on_lost: done when the lease is lost: called with it, by the event loop; or "terminate" or "kill".
+
+        Raises:
+            AcquireTimeout: it was not granted in time.
+            Unavailable: the service was not reached in time.
+            ServiceBusy: a limit of the service is reached.
+            BadRequest: an argument is out of bounds; nothing was asked.
+
+        >>> async def example(client):
+        ...     lease = await client.acquire("x", ttl=30, timeout=5)
+        ...     print(await lease.release())
+        >>> run(example)
+        True
+        """
+        how: dict[str, Any] = {"data": data, "holder": holder, "detached": detached, "auto_renew": auto_renew}
+        how |= {"max_hold": max_hold, "progress_timeout": progress_timeout, "on_lost": on_lost}
+        wish = self._wish(name, ttl, timeout, **how)
+        outcome = await self._caller.acquire(wish.claim, wish.terms)
+        if isinstance(outcome, Denied):  # without any time to wait
+            raise AcquireTimeout(f"{name!r} is not free")
+        return self._lease(outcome, wish.on_lost)
+
+    async def try_acquire(
+        self,
+        name: str,
+        ttl: Duration | None = 30.0,
+        *,
+        data: bytes = b"",
+        holder: str | None = None,
+        detached: bool = False,
+        auto_renew: bool = True,
+        max_hold: Duration | None = None,
+        progress_timeout: Duration | None = None,
+        on_lost: OnLost | None = None,
+    ) -> Lease | None:
+        """Return the lease if it is free now, None if it certainly is not held by this call; never wait in line.
+
+        Raises:
+            Unavailable, ServiceBusy, BadRequest: as `acquire`.
+
+        >>> async def example(client):
+        ...     async with client.lock("x"):
+        ...         print(await client.try_acquire("x"))
+        >>> run(example)
+        None
+        """
+        how: dict[str, Any] = {"data": data, "holder": holder, "detached": detached, "auto_renew": auto_renew}
+        how |= {"max_hold": max_hold, "progress_timeout": progress_timeout, "on_lost": on_lost}
+        wish = self._wish(name, ttl, 0, **how)
+        outcome = await self._caller.acquire(wish.claim, wish.terms)
+        return None if isinstance(outcome, Denied) else self._lease(outcome, wish.on_lost)
+
+    async def resume(
+        self,
+        ticket: str,
+        *,
+        auto_renew: bool = True,
+        max_hold: Duration | None = None,
+        progress_timeout: Duration | None = None,
+        on_lost: OnLost | None = None,
+    ) -> Lease:
+        """Go on with the lease of a ticket: renew it, from now on in the background, and release it at the end.
+
+        The service does not learn of a new owner. A detached lease is kept by whoever renews it. One that belongs to
+        the session of another client ends when that client is closed, though this one renews it; and this client learns
+        of its end only with the next renewal. `max_hold` counts from now.
+
+        Raises:
+            LeaseLost: it is not held any more.
+            BadRequest: it is no ticket; or the lease has no ttl, and so cannot leave its session.
+            Unavailable, ServiceBusy: as `acquire`.
+
+        >>> async def example(client):
+        ...     held = await client.acquire("x", ttl=30, detached=True)
+        ...     lease = await client.resume(held.ticket())
+        ...     print(lease.token == held.token, await lease.release())
+        >>> run(example)
+        True True
+        """
+        check_on_lost(on_lost)
+        read_ticket = read(ticket)
+        terms = checked_terms(
+            read_ticket.ttl_ms, auto_renew=auto_renew, max_hold=max_hold, progress_timeout=progress_timeout
+        )
+        result = await self._ask(Renew(read_ticket.token, 0))
+        record = self._resumed(read_ticket, result, terms)
+        self._caller.do(lambda: self._caller.protocol.adopt(record, terms))
+        return self._lease(record, on_lost)
+
+    async def release(self, token: int) -> bool:
+        """Give back the grant of this token, whoever took it: a lease of another client, such as a detached one.
+
+        True if it was held until now. Its holder, if it is still there, is told.
+
+        Raises:
+            Unavailable, BadRequest: as `acquire`.
+        """
+        return isinstance(await self._ask(Release(token)), Released)
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    async def describe(self, name: str) -> list[LeaseView]:
+        """Return who holds `name` (first) and who waits for it, in order; empty if nobody does.
+
+        Raises:
+            Unavailable, BadRequest: as `acquire`.
+
+        >>> async def example(client):
+        ...     async with client.lock("x", holder="me"):
+        ...         print([(lease.holder, lease.waiting) for lease in await client.describe("x")])
+        >>> run(example)
+        [('me', False)]
+        """
+        found, upto = await self._views(Describe(self.namespace, (name,)))
+        # a queue too long for one answer goes on in the listing of the namespace, in the same order
+        if upto:
+            found += [claim async for claim in self._listed(self.namespace, upto) if claim.name == name]
+        return found
+
+    async def leases(self, *, all_namespaces: bool = False) -> list[LeaseView]:
+        """Return every lease and every waiting claim of the namespace, or of all of them, oldest first.
+
+        Raises:
+            Unavailable, BadRequest: as `acquire`.
+        """
+        return [lease async for lease in self._listed("" if all_namespaces else self.namespace, 0)]
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Release what is held, withdraw what is waited for, and end the session. Quick, and may be called twice."""
+        await self._caller.close()
+
+    async def __aenter__(self) -> Self:
+        """Return the client itself."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the client."""
+        await self.close()
+
+    # --- parts -------------------------------------------------------------------------------------------------------
+
+    def _lease(self, record: Any, on_lost: Any) -> Lease:
+        lease = Lease(self._caller, record)
+        lease.watch_loss(on_lost)
+        return lease
+
+    async def _listed(self, namespace: str, after: int) -> AsyncIterator[LeaseView]:
+        page, upto = await self._views(ListClaims(namespace, after, limits.LIST_PAGE_MAX))
+        for lease in page:
+            yield lease
+        while upto:
+            page, upto = await self._views(ListClaims(namespace, upto, limits.LIST_PAGE_MAX))
+            for lease in page:
+                yield lease
+
+    async def _ask(self, operation: Operation) -> Any:
+        checked(operation)
+        return await self._caller.ask(lambda done, deadline: self._caller.protocol.call(operation, done, deadline))
+
+    async def _views(self, operation: Operation) -> tuple[list[LeaseView], int]:
+        page = await self._ask(operation)
+        return views(self._caller.protocol, page)
+
+
+def connect(endpoints: str | Sequence[str], namespace: str = "default", **options: Any) -> Client:
+    """Return a client of the service at `endpoints`; see `Client` for the options.
+
+    >>> async def example(_):
+    ...     async with connect(node.endpoints, namespace="reports") as client:
+    ...         print(await client.leases())
+    >>> run(example)
+    []
+    """
+    return Client(endpoints, namespace, **options)

@@ -1,0 +1,236 @@
+"""The leases that one client holds, without any I/O: their deadlines, renewals, jeopardy and loss.
+
+Laws it keeps:
+- a lease is lost no later than its deadline on this client's own clock, whatever the network does (P8);
+- each loss has its reason, and is told first thing after a suspend or a stall that ran over the deadline.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from ..core.commands import Operation, Release, Renew
+from ..core.results import ClaimStatus, NotHeld, Renewed
+from .calls import Calls
+from .records import LeaseRecord
+from .states import LeaseState, Loss
+
+NOT_HELD = "the service says that it is not held any more"
+
+STALL_MS = 500
+"""A turn that comes so much later than it was asked for means that the process stood still."""
+
+RETRY_SHARE = 20
+"""A renewal that the service refused for the moment is asked for again after the ttl divided by this."""
+
+Ask = Callable[[Operation, Callable[[Any], None], int | None], Any]
+
+
+def why_gone(_: ClaimStatus | NotHeld) -> tuple[Loss, str]:
+    """Return why the service ended a grant: the one place that reads it from what the service said."""
+    return Loss.ENDED, NOT_HELD
+
+
+class Leases:
+    """What a client holds, by token."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        ask: Ask,
+        luck: Callable[[], float],
+        session_timeout_ms: int,
+        session_until: Callable[[LeaseRecord], int],
+    ) -> None:
+        """Start with nothing.
+
+        Args:
+            calls: knows the time and the anchor, and when to wake.
+            ask: begins a request.
+            luck: draws a number in [0, 1), to jitter renewals.
+            session_timeout_ms: stands for the ttl of a lease without one.
+            session_until: when, on the lease clock, the session of a lease ends (0: it is not this client's any more).
+        """
+        self.held: dict[int, LeaseRecord] = {}
+        self.renewing = True  # until the client is closed
+        self._calls = calls
+        self._ask = ask
+        self._luck = luck
+        self._session_timeout_ms = session_timeout_ms
+        self._session_until = session_until
+        self._suspended_at_ms = -1
+
+    def add(self, lease: LeaseRecord, max_hold_ms: int, progress_ms: int) -> None:
+        """Begin to hold a lease."""
+        now_ms = self._calls.now_ms
+        lease.renewed_ms = lease.progress_at_ms = now_ms
+        lease.hold_until_ms = now_ms + max_hold_ms if max_hold_ms else 0
+        lease.progress_ms = progress_ms
+        self.held[lease.token] = lease
+        self._schedule(lease)
+        self.wake_for(lease)
+
+    # --- deadlines ---------------------------------------------------------------------------------------------------
+
+    def safe_until_ms(self, lease: LeaseRecord) -> int:
+        """Return the deadline of a lease on this client's clock."""
+        until_ms = self._granted_until_ms(lease)
+        return min(until_ms, lease.hold_until_ms) if lease.hold_until_ms else until_ms
+
+    def _granted_until_ms(self, lease: LeaseRecord) -> int:
+        expires_at_ms = lease.expires_at_ms
+        if not lease.ttl_ms:
+            expires_at_ms = max(expires_at_ms, self._session_until(lease))
+        until_ms = self._calls.anchor.safe_until_ms(expires_at_ms)
+        return until_ms if lease.kept_until is None else max(until_ms, lease.kept_until())
+
+    def _jeopardy_from_ms(self, lease: LeaseRecord) -> int:
+        """Return from when on a lease that is kept alive is in jeopardy; its deadline, if nobody keeps it alive.
+
+        It is renewed when a third of its ttl has passed. When it is late by half of what was left, a third is left.
+        """
+        until_ms = self._granted_until_ms(lease)
+        if lease.hold_until_ms and until_ms >= lease.hold_until_ms:
+            return lease.hold_until_ms
+        if not lease.auto_renew and lease.ttl_ms:
+            return until_ms
+        return until_ms - (lease.ttl_ms or self._session_timeout_ms) // 3
+
+    def wake_for(self, lease: LeaseRecord) -> None:
+        """Have the client wake in time for what happens next to a lease."""
+        self._calls.wake_by(self.safe_until_ms(lease))
+        if lease.state is LeaseState.HELD:
+            self._calls.wake_by(self._jeopardy_from_ms(lease))
+        if self._is_to_be_renewed(lease):
+            self._calls.wake_by(lease.renew_at_ms)
+
+    # --- what happens ------------------------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Let time pass."""
+        for lease in list(self.held.values()):
+            if self._calls.now_ms >= self.safe_until_ms(lease):
+                self._lose(lease)
+            else:
+                self._settle(lease)
+
+    def suspended(self) -> None:
+        """Learn that the machine was asleep until now: whatever has survived it is renewed at once."""
+        self._suspended_at_ms = self._calls.now_ms
+        for lease in self.held.values():
+            lease.renew_at_ms = min(lease.renew_at_ms, self._calls.now_ms)
+        self._calls.wake_by(self._calls.now_ms)
+
+    def progress(self, lease: LeaseRecord) -> None:
+        """Learn that the work goes on."""
+        lease.progress_at_ms = self._calls.now_ms
+        if not lease.over:
+            self.wake_for(lease)
+
+    def gone(self, status: ClaimStatus) -> None:
+        """Learn from the service that a grant has ended."""
+        lease = self.held.get(status.token)
+        if lease is not None:
+            self._gone(lease, status)
+
+    def _gone(self, lease: LeaseRecord, told: ClaimStatus | NotHeld) -> None:
+        # after its deadline it is no news that the service has ended it
+        over = self._calls.now_ms >= self.safe_until_ms(lease)
+        loss, reason = self._why_over(lease) if over else why_gone(told)
+        self.end(lease, LeaseState.LOST, reason, loss)
+
+    def end(self, lease: LeaseRecord, state: LeaseState, reason: str, loss: Loss | None = None) -> None:
+        """Count a lease as over, and tell; the first word on it is the last."""
+        if lease.over:
+            return
+        lease.reason, lease.loss = reason, loss
+        self.held.pop(lease.token, None)
+        _move(lease, state)
+
+    def let_go(self, lease: LeaseRecord, reason: str) -> None:
+        """Count a lease as released, unless its deadline has passed and it only has not been told yet."""
+        if self._calls.now_ms < self.safe_until_ms(lease):
+            self.end(lease, LeaseState.RELEASED, reason)
+        else:
+            loss, why = self._why_over(lease)
+            self.end(lease, LeaseState.LOST, why, loss)
+
+    def _lose(self, lease: LeaseRecord) -> None:
+        loss, reason = self._why_over(lease)
+        self.end(lease, LeaseState.LOST, reason, loss)
+        if not lease.detached or loss is Loss.MAX_HOLD:
+            # the lease clock may have stood still: to the service it is held on, without a ttl for ever
+            self._ask(Release(lease.token), _ignore, None)
+
+    def _why_over(self, lease: LeaseRecord) -> tuple[Loss, str]:
+        if lease.hold_until_ms and self._calls.now_ms >= lease.hold_until_ms:
+            return Loss.MAX_HOLD, "it was held for as long as it may be held (max_hold)"
+        if self._suspended_at_ms >= lease.renewed_ms:
+            return Loss.SUSPENDED, "it expired while the machine was suspended"
+        if self._calls.wake_ms is not None and self._calls.now_ms - self._calls.wake_ms >= STALL_MS:
+            return Loss.EXPIRED, "it expired while this process stood still"
+        if not lease.auto_renew:
+            return Loss.EXPIRED, "it expired"
+        if not self._works(lease):
+            return Loss.NO_PROGRESS, "it expired, since its work made no progress (progress_timeout)"
+        return Loss.UNREACHABLE, "it expired before it could be renewed"
+
+    def _settle(self, lease: LeaseRecord) -> None:
+        """Have a lease be in jeopardy, or out of it."""
+        late = self._calls.now_ms >= self._jeopardy_from_ms(lease)
+        _move(lease, LeaseState.JEOPARDY if late else LeaseState.HELD)
+
+    # --- renewal -----------------------------------------------------------------------------------------------------
+
+    def renewed(self, lease: LeaseRecord, result: Any) -> None:
+        """Take in the answer to a renewal."""
+        if isinstance(result, Renewed):
+            lease.expires_at_ms = max(lease.expires_at_ms, result.expires_at_ms)
+            lease.renewed_ms = self._calls.now_ms
+            if not lease.over and self._calls.now_ms < self.safe_until_ms(lease):
+                self._settle(lease)
+        elif isinstance(result, NotHeld):
+            self._gone(lease, result)
+
+    def renew_what_is_due(self) -> None:
+        """Begin the renewals that are due."""
+        for lease in list(self.held.values()):
+            if self._is_to_be_renewed(lease) and self._calls.now_ms >= lease.renew_at_ms:
+                self._renew(lease)
+
+    def _is_to_be_renewed(self, lease: LeaseRecord) -> bool:
+        if not self.renewing or not lease.auto_renew or not lease.ttl_ms or lease.renewing or not self._works(lease):
+            return False
+        return not lease.hold_until_ms or self._granted_until_ms(lease) < lease.hold_until_ms
+
+    def _works(self, lease: LeaseRecord) -> bool:
+        return not lease.progress_ms or self._calls.now_ms < lease.progress_at_ms + lease.progress_ms
+
+    def _renew(self, lease: LeaseRecord) -> None:
+        def done(result: Any) -> None:
+            lease.renewing = False
+            self._schedule(lease)
+            if not isinstance(result, Renewed):
+                soon_ms = self._calls.now_ms + max(1, lease.ttl_ms // RETRY_SHARE)
+                lease.renew_at_ms = min(lease.renew_at_ms, soon_ms)
+            self.renewed(lease, result)
+            if not lease.over:
+                self.wake_for(lease)
+
+        lease.renewing = True
+        lease.lateness_ms = self._calls.now_ms - lease.renew_at_ms
+        self._ask(Renew(lease.token, 0), done, self.safe_until_ms(lease))
+
+    def _schedule(self, lease: LeaseRecord) -> None:
+        # a third of the ttl leaves room for two more tries; the jitter keeps many leases from renewing in step
+        lease.renew_at_ms = self._calls.now_ms + int(lease.ttl_ms / 3 * (0.9 + 0.1 * self._luck()))
+
+
+def _move(lease: LeaseRecord, state: LeaseState) -> None:
+    if lease.state is not state:
+        lease.state = state
+        if lease.on_change is not None:
+            lease.on_change(lease)
+
+
+def _ignore(_: Any) -> None:
+    """Take an outcome that nobody waits for."""

@@ -1,0 +1,132 @@
+"""How a task asks and waits: the bridge between coroutines and the protocol, which the loop's engine runs."""
+
+import asyncio
+import weakref
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from ..core.commands import FOREVER, Claim
+from .calling import CLOSE_TIMEOUT_MS, END_TIMEOUT_MS, BaseCaller, end_at_exit, leave_behind
+from .clock import now_ms
+from .errors import ClientClosed
+from .loop_engine import LoopEngine
+from .protocol import Protocol
+from .records import Acquire, Terms
+
+T = TypeVar("T")
+
+
+class LoopCaller(BaseCaller):
+    """Asks on behalf of any task of one event loop. The engine is started with the first question."""
+
+    def __init__(self, make_protocol: Callable[[], Protocol], request_timeout_ms: int) -> None:
+        """Start without a socket."""
+        super().__init__(make_protocol, request_timeout_ms)
+        self._engine: LoopEngine | None = None
+        self._closing: asyncio.Future[None] | None = None
+        self._closed = False
+        self._finalizer: weakref.finalize[..., Any] | None = None
+
+    async def ask(self, begin: Callable[[Callable[[Any], None], int], Any]) -> Any:
+        """Have `begin` begin a request, and return its result; raise it if it is an error."""
+        engine = self._running()
+        outcome = engine.loop.create_future()
+        now = self.protocol.now_ms = now_ms()
+        begin(lambda value: _set(outcome, value), now + self.request_timeout_ms)
+        engine.wake()
+        return _told(await outcome)
+
+    async def acquire(self, operation: Claim, terms: Terms) -> Any:
+        """Return a LeaseRecord or a Denied, or raise."""
+        engine = self._running()
+        outcome = engine.loop.create_future()
+        wait_ms = operation.wait_ms
+        now = self.protocol.now_ms = now_ms()
+        deadline = None if wait_ms == FOREVER else now + (wait_ms or self.request_timeout_ms)
+        acquire: Acquire = self.protocol.acquire(operation, lambda value: _set(outcome, value), deadline, terms)
+        engine.wake()
+        try:
+            return _told(await outcome)
+        except BaseException:
+            # a task that is cancelled while it waits leaves no ghost in the queue, nor a grant that nobody took
+            self.protocol.now_ms = now_ms()
+            self.protocol.abandon(acquire)
+            engine.wake()
+            raise
+
+    def do(self, step: Callable[[], T]) -> T:
+        """Do something with the protocol that needs no answer."""
+        result = super().do(step)
+        if self._engine is not None:
+            self._engine.wake()
+        return result
+
+    def post(self, tell: Callable[[], None]) -> None:
+        """Have user code called by the event loop."""
+        if self._engine is not None and not self._engine.loop.is_closed():
+            self._engine.loop.call_soon(tell)
+
+    def make_event(self) -> asyncio.Event:
+        """Return an event for tasks."""
+        return asyncio.Event()
+
+    async def close(self) -> None:
+        """End the session, within two seconds; later calls raise ClientClosed. May be called twice.
+
+        Once it has begun it goes on, though the task that asked for it is cancelled.
+        """
+        self._closed = True
+        engine = self._engine
+        if engine is None or engine.ended:
+            return
+        if self._closing is None:
+            closing = self._closing = engine.loop.create_future()
+            protocol = self.protocol
+
+            def done(_: Any) -> None:
+                engine.loop.call_soon(end)
+
+            def end() -> None:
+                engine.stop()
+                protocol.end_calls()
+                _set(closing, None)
+
+            now = protocol.now_ms = now_ms()
+            protocol.close(done, now + CLOSE_TIMEOUT_MS)
+            engine.wake()
+        await asyncio.shield(self._closing)
+
+    def begin_end(self) -> None:
+        """Begin to end, as the interpreter does."""
+        if self._engine is not None:
+            self._engine.retire(END_TIMEOUT_MS)
+
+    def _running(self) -> LoopEngine:
+        if self._closed:
+            raise ClientClosed("the client is closed")
+        if self._engine is None:
+            self.protocol.now_ms = now_ms()
+            self._engine = LoopEngine(self.protocol)
+            self._finalizer = weakref.finalize(self, LoopEngine.retire, self._engine, END_TIMEOUT_MS)
+            self._finalizer.atexit = False
+            end_at_exit()
+        elif self._engine.loop is not asyncio.get_running_loop():
+            raise ClientClosed("this client belongs to another event loop; connect anew in this one")
+        return self._engine
+
+    def _abandon_engine(self) -> None:
+        leave_behind((self._engine, self.protocol))
+        self._engine = self._closing = None
+        if self._finalizer is not None:
+            self._finalizer.detach()
+
+
+def _set(outcome: "asyncio.Future[Any]", value: Any) -> None:
+    if not outcome.done():
+        outcome.set_result(value)
+
+
+def _told(value: Any) -> Any:
+    if isinstance(value, BaseException):
+        raise value
+    return value

@@ -1,0 +1,429 @@
+"""The asyncio face against a real node in this process: locks, leases, tasks, scopes, the end of a client."""
+
+import asyncio
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import lessor
+from lessor import AcquireTimeout, BadRequest, ClientClosed, LeaseLost, LeaseState, Loss, Unavailable
+from lessor.actors.embedded import Embedded
+from lessor.client import clock
+from lessor.core.limits import LIST_PAGE_MAX
+from lessor.core.requests import Request
+from lessor.transport.packets import decode_packet
+from lessor.transport.ports import free_base_port
+
+from .loops import Body, Client, play, until
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Embedded]:
+    with lessor.embedded() as embedded:
+        yield embedded
+
+
+@pytest.fixture
+def run(node: Embedded, request: pytest.FixtureRequest) -> Callable[[Body], None]:
+    return lambda body: play(node, request.node.name[:200], body)
+
+
+def twin(node: Embedded, client: Client) -> Client:
+    """Another client of the same namespace."""
+    return lessor.aio.connect(node.endpoints, client.namespace)
+
+
+# --- locks and leases ------------------------------------------------------------------------------------------------
+
+
+def test_a_lock_gives_the_lease_itself_and_releases_it_at_the_end(run: Callable[[Body], None]) -> None:
+    async def body(client: Client) -> None:
+        async with client.lock("x", ttl=30, data=b"data") as lease:
+            assert isinstance(lease, lessor.aio.Lease)
+            assert lease.held
+            [seen] = await client.describe("x")
+            assert (seen.holder, seen.token, seen.data) == (client.holder, lease.token, b"data")
+        assert await client.describe("x") == []
+        assert (lease.state, lease.lost_reason) == (LeaseState.RELEASED, "")
+
+    run(body)
+
+
+def test_a_lease_can_be_used_in_async_with_by_itself_and_is_released_when_the_body_fails(
+    run: Callable[[Body], None],
+) -> None:
+    async def body(client: Client) -> None:
+        with pytest.raises(ZeroDivisionError):
+            async with await client.acquire("x"):
+                _ = 1 / 0
+        assert await client.describe("x") == []
+
+    run(body)
+
+
+def test_a_try_gives_the_lease_or_none_and_a_wait_has_its_turn(run: Callable[[Body], None]) -> None:  # P7
+    async def body(client: Client) -> None:
+        lease = await client.try_acquire("x")
+        assert lease is not None
+        assert await client.try_acquire("x") is None
+        with pytest.raises(AcquireTimeout) as caught:
+            await client.acquire("x", timeout=0.1)
+        assert not caught.value.indefinite
+        later = asyncio.ensure_future(client.acquire("x"))
+        await until(lambda: waiting(client, "x"), "it stands in line")
+        assert await lease.release()
+        assert (await later).token > lease.token
+        assert await (await later).release()
+        assert not await lease.release()
+
+    run(body)
+
+
+async def waiting(client: Client, name: str) -> int:
+    return sum(lease.waiting for lease in await client.describe(name))
+
+
+def test_a_lease_is_renewed_in_the_background_and_when_asked(run: Callable[[Body], None]) -> None:  # P4
+    async def body(client: Client) -> None:
+        async with client.lock("x", ttl=0.6) as lease:
+            first = lease.expire_time_unsafe()
+
+            async def outlived() -> bool:
+                await client.describe("x")
+                return lease.expire_time_unsafe() > first + 700
+
+            await until(outlived, "it has outlived its ttl")
+            await lease.renew(ttl=60)
+            assert 59 < lease.remaining() <= 60
+
+    run(body)
+
+
+def test_the_loss_of_a_lease_is_told_by_its_event_and_its_callbacks(run: Callable[[Body], None]) -> None:  # P8
+    async def body(client: Client) -> None:
+        told: list[tuple[int, LeaseState]] = []
+        lost: list[str] = []
+        lease = await client.acquire(
+            "x", ttl=0.3, auto_renew=False, on_lost=lambda lease: lost.append(lease.lost_reason)
+        )
+        lease.on_change(lambda lease, state: told.append((lease.token, state)))
+        await lease.lost.wait()
+        await asyncio.sleep(0)
+        assert (lease.state, lease.loss, lease.held) == (LeaseState.LOST, Loss.EXPIRED, False)
+        assert told == [(lease.token, LeaseState.LOST)]
+        assert lost == ["it expired"]
+        with pytest.raises(LeaseLost) as caught:
+            lease.check()
+        assert caught.value.loss is Loss.EXPIRED
+        with pytest.raises(LeaseLost):
+            await lease.renew()
+
+    run(body)
+
+
+def test_a_body_that_ran_without_its_lease_is_told(run: Callable[[Body], None]) -> None:  # P8
+    async def body(client: Client) -> None:
+        with pytest.raises(LeaseLost, match="before the body"):
+            async with client.lock("x", ttl=0.2, auto_renew=False) as lease:
+                await lease.lost.wait()
+
+    run(body)
+
+
+def test_a_queue_and_a_long_listing_are_described_whole(
+    run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lessor.core.limits.LIST_PAGE_MAX", 3)
+    assert LIST_PAGE_MAX > 3
+
+    async def body(client: Client) -> None:
+        names = [f"name {number}" for number in range(8)]
+        for name in names:
+            await client.acquire(name)
+        assert [seen.name for seen in await client.leases()] == names
+        assert {seen.name for seen in await client.leases(all_namespaces=True)} >= set(names)
+
+    run(body)
+
+
+def test_a_release_by_token_is_told_to_the_holder_at_once(node: Embedded, run: Callable[[Body], None]) -> None:  # P8
+    async def body(client: Client) -> None:
+        async with twin(node, client) as other:
+            lease = await client.acquire("x")
+            assert await other.release(lease.token)
+            await lease.lost.wait()
+            assert lease.loss is Loss.ENDED
+
+    run(body)
+
+
+# --- many tasks ------------------------------------------------------------------------------------------------------
+
+
+def test_many_tasks_take_turns_in_the_order_in_which_they_came(run: Callable[[Body], None]) -> None:  # P3, P5, P7
+    async def body(client: Client) -> None:
+        served: list[tuple[int, int]] = []
+
+        async def work(number: int) -> None:
+            async with client.lock("x", timeout=50) as lease:
+                served.append((number, lease.token))
+
+        await asyncio.gather(*[work(number) for number in range(200)])
+        assert [number for number, _ in served] == list(range(200))
+        assert [token for _, token in served] == sorted(token for _, token in served)
+
+    run(body)
+
+
+def test_the_requests_of_tasks_that_wait_at_the_same_time_travel_together(
+    run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(client: Client) -> None:
+        await client.describe("x")
+        sent: list[int] = []
+        pump = client._caller._engine._pump  # type: ignore[union-attr]
+        really = pump.send
+
+        def send(packets: Any) -> Any:
+            sent.extend(requests(packet.frame) for packet in packets)
+            return really(packets)
+
+        monkeypatch.setattr(pump, "send", send)
+        await asyncio.gather(*[client.describe(f"name {number}") for number in range(100)])
+        assert sum(sent) == 100
+        assert len(sent) == 1
+
+    run(body)
+
+
+def requests(frame: bytes) -> int:
+    return sum(isinstance(message, Request) for message in decode_packet(frame))
+
+
+# --- a body that is cancelled when its lease is lost -----------------------------------------------------------------
+
+
+def test_a_body_is_cancelled_when_its_lease_is_lost_if_asked(run: Callable[[Body], None]) -> None:  # P8
+    async def body(client: Client) -> None:
+        with pytest.raises(LeaseLost) as caught:
+            async with client.lock("x", ttl=0.3, auto_renew=False, cancel_on_loss=True):
+                await asyncio.Event().wait()
+        assert caught.value.loss is Loss.EXPIRED
+        assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+        await client.describe("x")  # nothing cancels what comes after
+
+    run(body)
+
+
+def test_a_cancellation_from_elsewhere_at_the_same_time_is_not_swallowed(run: Callable[[Body], None]) -> None:
+    async def body(client: Client) -> None:
+        async def work() -> None:
+            async with client.lock("x", ttl=0.3, auto_renew=False, cancel_on_loss=True) as lease:
+                lease.on_change(lambda *_: task.cancel())
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    while task.cancelling() < 2:  # noqa: ASYNC110 - the second comes in the next turn
+                        await asyncio.sleep(0)
+
+        task = asyncio.create_task(work())
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert task.cancelled()
+
+    run(body)
+
+
+def test_a_body_that_swallows_its_cancellation_still_ends_in_the_loss(run: Callable[[Body], None]) -> None:  # P8
+    async def body(client: Client) -> None:
+        with pytest.raises(LeaseLost, match="before the body"):  # noqa: PT012 - it is the end of the body that raises
+            async with client.lock("x", ttl=0.3, auto_renew=False, cancel_on_loss=True):
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    pass
+        await client.describe("x")
+
+    run(body)
+
+
+def test_the_error_of_a_body_that_was_cancelled_for_the_loss_is_kept(run: Callable[[Body], None]) -> None:
+    async def body(client: Client) -> None:
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012 - it is the end of the body that raises
+            async with client.lock("x", ttl=0.3, auto_renew=False, cancel_on_loss=True):
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    _ = 1 / 0
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+
+    run(body)
+
+
+def test_nested_scopes_each_cancel_for_their_own_loss_only(run: Callable[[Body], None]) -> None:
+    async def body(client: Client) -> None:
+        async with client.lock("outer", ttl=30, cancel_on_loss=True) as outer:
+            with pytest.raises(LeaseLost, match="'inner'"):
+                async with client.lock("inner", ttl=0.3, auto_renew=False, cancel_on_loss=True):
+                    await asyncio.Event().wait()
+            outer.check()
+            await client.describe("outer")
+
+    run(body)
+
+
+def test_the_outer_loss_passes_through_an_inner_scope_that_still_holds(run: Callable[[Body], None]) -> None:
+    async def body(client: Client) -> None:
+        with pytest.raises(LeaseLost, match="'outer'"):
+            async with (
+                client.lock("outer", ttl=0.4, auto_renew=False, cancel_on_loss=True),
+                client.lock("inner", cancel_on_loss=True),
+            ):
+                await asyncio.Event().wait()
+        assert await client.describe("inner") == []
+
+    run(body)
+
+
+def test_a_released_lease_cancels_nobody(run: Callable[[Body], None]) -> None:
+    async def body(client: Client) -> None:
+        async with client.lock("x", cancel_on_loss=True) as lease:
+            await lease.release()
+            await client.describe("x")
+
+    run(body)
+
+
+# --- the engine ------------------------------------------------------------------------------------------------------
+
+
+def test_a_suspend_is_noticed_and_the_loss_is_told_first_thing(
+    run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:  # P8
+    async def body(client: Client) -> None:
+        lease = await client.acquire("x", ttl=20)
+        really = clock._read_ns
+        monkeypatch.setattr(clock, "_read_ns", lambda: really() + 3_600_000_000_000)
+        assert not lease.held, "whoever looks knows at once"
+        async with asyncio.timeout(5):
+            await lease.lost.wait()
+        assert lease.loss is Loss.SUSPENDED
+        assert "suspended for 3600" in caplog.text
+
+    run(body)
+
+
+def test_an_error_in_a_callback_is_logged_and_harms_nothing(
+    run: Callable[[Body], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body(client: Client) -> None:
+        told: list[LeaseState] = []
+        lease = await client.acquire("x")
+        lease.on_change(lambda *_: 1 / 0)
+        lease.on_change(lambda _, state: told.append(state))
+        await lease.release()
+        await asyncio.sleep(0)
+        assert told == [LeaseState.RELEASED]
+
+    with caplog.at_level(logging.ERROR):
+        run(body)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_an_engine_that_fails_says_so_to_everybody_and_its_leases_are_lost(
+    node: Embedded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:  # P8
+    async def body(client: Client) -> None:
+        lease = await client.acquire("x", ttl=0.3)
+        monkeypatch.setattr(client._caller.protocol, "receive", lambda *_: 1 / 0)
+        with pytest.raises(Unavailable, match="division by zero") as caught:
+            await client.describe("x")
+        assert caught.value.indefinite
+        assert lease.loss is Loss.FAILED
+        assert "the client's engine failed" in caplog.text
+        with pytest.raises(ClientClosed):
+            await client.describe("x")
+        async with twin(node, client) as other:
+            await until(lambda: free(other, "x"), "its lease ends by itself")
+
+    play(node, "engine failed", body)
+
+
+async def free(client: Client, name: str) -> bool:
+    return not await client.describe(name)
+
+
+def test_closing_releases_withdraws_and_tells_whoever_waits(node: Embedded, run: Callable[[Body], None]) -> None:
+    async def body(other: Client) -> None:
+        client = twin(node, other)
+        lease = await client.acquire("x")
+        held = await other.acquire("y")
+        later = asyncio.ensure_future(client.acquire("y"))
+        await until(lambda: waiting(other, "y"), "it stands in line")
+        await asyncio.gather(client.close(), client.close())
+        await client.close()
+        with pytest.raises(ClientClosed):
+            await later
+        assert await other.describe("x") == []
+        assert len(await other.describe("y")) == 1
+        assert (lease.held, held.held, lease.state) == (False, True, LeaseState.RELEASED)
+        with pytest.raises(ClientClosed):
+            await client.acquire("z")
+
+    run(body)
+
+
+def test_a_close_that_is_cancelled_goes_on(node: Embedded, run: Callable[[Body], None]) -> None:
+    async def body(other: Client) -> None:
+        client = twin(node, other)
+        await client.acquire("x")
+        closing = asyncio.create_task(client.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        await until(lambda: free(other, "x"), "it is released all the same")
+
+    run(body)
+
+
+def test_a_client_that_was_never_used_can_be_closed_and_one_that_was_belongs_to_its_loop(node: Embedded) -> None:
+    unused = lessor.aio.connect(node.endpoints)
+    asyncio.run(unused.close())
+    client = lessor.aio.connect(node.endpoints)
+    with asyncio.Runner() as first:
+        first.run(client.describe("x"))
+        with pytest.raises(ClientClosed, match="another event loop"):
+            asyncio.run(client.describe("x"))
+        first.run(client.close())
+
+
+def test_a_service_that_is_not_there_is_unavailable_and_nothing_has_happened() -> None:  # P9
+    async def body() -> None:
+        async with lessor.aio.connect(f"tcp://127.0.0.1:{free_base_port()}", request_timeout=0.3) as client:
+            for ask in (client.acquire("x", timeout=0.2), client.try_acquire("x"), client.describe("x")):
+                with pytest.raises(Unavailable) as caught:
+                    await ask
+                assert not caught.value.indefinite
+            with pytest.raises(BadRequest):
+                await client.acquire("")
+
+    asyncio.run(body())
+
+
+def test_the_blocking_face_does_not_pay_for_asyncio() -> None:
+    program = "import sys, lessor; lessor.connect; print('asyncio' in sys.modules, 'lessor.client.aio' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[1] == "False"
+    bare = "import sys, zmq, logging, cbor2, socket, threading; print('asyncio' in sys.modules)"
+    paid = subprocess.run([sys.executable, "-c", bare], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[0] == paid.stdout.strip(), "only if zmq itself loads it"

@@ -1,0 +1,76 @@
+"""The two faces of the client are one: the same names in the same order, the same parameters, the same first lines."""
+
+import inspect
+from typing import Any
+
+import pytest
+
+import lessor.client.aio as awaited
+import lessor.client.sync as blocking
+
+ONLY_AWAITED = {("Lock", "__init__"): {"cancel_on_loss"}, ("Client", "lock"): {"cancel_on_loss"}}
+"""A thread cannot be cancelled."""
+
+WORDS = {
+    "async with": "with",
+    "tasks of an event loop": "threads of a process",
+    "__aenter__": "__enter__",
+    "__aexit__": "__exit__",
+}
+WAITING = {"acquire", "try_acquire", "resume", "release", "describe", "leases", "close", "renew"}
+SHAPE = ("Lease", "Lock", "Client")
+
+
+def same(text: str) -> str:
+    """Say it in the words of the blocking face."""
+    for word, other in WORDS.items():
+        text = text.replace(word, other)
+    return text
+
+
+def members(face: Any, name: str) -> list[str]:
+    return [same(member) for member in vars(getattr(face, name)) if callable_or_property(face, name, member)]
+
+
+def callable_or_property(face: Any, name: str, member: str) -> bool:
+    found = vars(getattr(face, name))[member]
+    special = member.startswith("__") and member not in {"__init__", "__enter__", "__exit__", "__aenter__", "__aexit__"}
+    private = member.startswith("_") and not member.startswith("__")
+    return not special and not private and (inspect.isfunction(found) or isinstance(found, property))
+
+
+def first_line(found: Any) -> str:
+    return same((inspect.getdoc(found) or "").split("\n", maxsplit=1)[0])
+
+
+def test_both_have_the_same_classes_and_functions() -> None:
+    def shape(face: Any) -> list[str]:
+        return [name for name, found in vars(face).items() if getattr(found, "__module__", "") == face.__name__]
+
+    assert [*SHAPE, "connect"] == shape(blocking) == shape(awaited)
+
+
+@pytest.mark.parametrize("name", SHAPE)
+def test_both_have_the_same_names_in_the_same_order(name: str) -> None:
+    assert members(blocking, name) == members(awaited, name)
+    assert len(members(blocking, name)) >= 3
+    assert getattr(blocking, name).__base__ is getattr(awaited, name).__base__
+
+
+@pytest.mark.parametrize("name", [*SHAPE, "connect"])
+def test_parameters_defaults_and_first_lines_are_the_same(name: str) -> None:
+    one, two = getattr(blocking, name), getattr(awaited, name)
+    pairs = [(name, one, two)]
+    if inspect.isclass(one):
+        ours = {same(member): found for member, found in vars(two).items()}
+        pairs += [(member, vars(one)[member], ours[member]) for member in members(blocking, name)]
+    for member, ours, theirs in pairs:
+        assert same(first_line(theirs)) == first_line(ours), f"{name}.{member}"
+        if inspect.isfunction(ours):
+            extra = ONLY_AWAITED.get((name, member), set())
+            assert parameters(ours) == [p for p in parameters(theirs) if p[0] not in extra], f"{name}.{member}"
+            assert inspect.iscoroutinefunction(theirs) == (member in WAITING or member in {"__enter__", "__exit__"})
+
+
+def parameters(function: Any) -> list[tuple[str, Any, Any]]:
+    return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]

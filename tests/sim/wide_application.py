@@ -1,0 +1,634 @@
+"""What a simulated client's program does in a wide world: it uses every operation of the lease model, in a few names."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lessor.client.calls import Call
+from lessor.client.records import LeaseRecord
+from lessor.core.checks import touched_by
+from lessor.core.commands import (
+    ANY_VERSION,
+    ATTACH_STEP,
+    FOREVER,
+    Adopt,
+    AlterNamespace,
+    Amend,
+    AttachSession,
+    Break,
+    Cancel,
+    Claim,
+    CreateNamespace,
+    CreateSemaphore,
+    DeleteSemaphore,
+    Describe,
+    DescribeNamespace,
+    DropNamespace,
+    EraseRegister,
+    GetRegister,
+    HeldBy,
+    ListClaims,
+    ListRecords,
+    NamespaceConfig,
+    Pin,
+    Ping,
+    PutRegister,
+    ReadEvents,
+    RegisterIs,
+    Release,
+    Renew,
+    TokenHeld,
+    Transact,
+    Unheld,
+    Unpin,
+    UpdateSemaphore,
+    Validate,
+)
+from lessor.core.resources import Mode, Resource
+from lessor.core.results import (
+    LISTED,
+    ClaimPage,
+    ClaimPhase,
+    ClaimStatus,
+    DeadlockDetected,
+    Denied,
+    Pong,
+    SessionOpened,
+    Transacted,
+)
+
+from .application import Application
+from .clock import MS
+from .history import Op, Verdict
+from .wide_board import ACTIONS, NAMESPACES, PATHS, SEMAPHORES, Board, File, Ticket
+
+if TYPE_CHECKING:
+    from .client import SimClient
+
+PENDING_MAX = 4
+SOME = b"0123456789abcdef"
+
+
+@dataclass(slots=True)
+class _Chain:
+    """Two claims that are taken one after another."""
+
+    number: int
+    first: int = 0  # its token
+    ended: bool = False
+
+
+@dataclass(slots=True)
+class _Grant:
+    """What this program knows of a lease of its own."""
+
+    op: Op
+    claim: Claim
+    record: LeaseRecord
+    chain: _Chain | None = field(default=None)
+
+
+class WideApplication(Application):
+    """The program of one client of a wide world."""
+
+    def __init__(self, client: "SimClient") -> None:
+        """Start to act soon, with a taste that the whole world shares."""
+        self.mine = 0  # the session that this program has written into its file
+        self.attached: dict[int, int] = {}  # for which time it attached each session
+        self.last_chain = 0
+        self._forget_all()
+        super().__init__(client)
+        self._watch_keys()
+
+    @property
+    def board(self) -> Board:
+        """What programs know of each other."""
+        board: Board = self.world.board
+        return board
+
+    def _forget_all(self) -> None:
+        self.grants: dict[int, _Grant] = {}
+        self.observing: dict[int, None] = {}
+        self.adopted: dict[int, None] = {}
+        self.versions: dict[tuple[str, tuple[str, ...]], int] = {}
+
+    def start_again(self) -> None:
+        """Be a new process, which finds the session of the old one in a file, and often goes on with it."""
+        self.acquiring, self.open_calls, self.holding, self.unreleased = {}, {}, {}, {}
+        self._forget_all()
+        self.attached = {}
+        self.closed = False
+        self._watch_keys()
+        if self.mine in self.board.files and not self.quiet and self.world.random() < self.board.taste.reattach:
+            self._take_over(self.mine, "a re-attach after a crash")
+        self._think()
+
+    def _watch_keys(self) -> None:
+        protocol = self.client.protocol
+        draw = protocol._key_source
+
+        def key_source() -> bytes:
+            self.key = draw()
+            return self.key
+
+        protocol._key_source = key_source
+
+    # --- what it does ------------------------------------------------------------------------------------------------
+
+    def _act(self, life: int) -> None:
+        client, world = self.client, self.world
+        if not client.alive or life != client.life or self.quiet or self.closed:
+            return
+        if world.now_us < client.paused_until_us:
+            world.at(client.paused_until_us + 1, self._act, life)
+            return
+        client.protocol.now_ms = client.now_ms
+        self._write_file()
+        board = self.board
+        action = world.rng.choice(board.taste.actions)
+        assert action in ACTIONS
+        getattr(self, f"_do_{action}")()
+        if life != client.life:
+            return  # it is another process by now
+        client.wake()
+        if not self.closed:
+            self._think()
+
+    def _write_file(self) -> None:
+        session = self.client.protocol.session
+        if session is not None and session.number != self.mine:
+            self.mine = session.number
+            self.board.files.setdefault(self.mine, File(self.key))
+
+    def _ask(self, kind: str, operation: Any, then: Any = None, *, token: int = 0, ttl_ms: int = 0) -> None:
+        op = self._begin(kind, "", token=token, ttl_ms=ttl_ms)
+
+        def done(outcome: Any) -> None:
+            self._end(op, outcome)
+            if then is not None and not isinstance(outcome, BaseException):
+                then(outcome)
+
+        self.client.protocol.call(operation, done, self._deadline())
+
+    def _end(self, op: Op, outcome: Any, verdict: Verdict | None = None) -> None:
+        super()._end(op, outcome, verdict)
+        if type(outcome).__name__ == "SessionStolen" and not self.closed:
+            # it may not go on: a new process begins, without its session
+            self.closed = True
+            self.world.mark("a stolen session told")
+            self.world.at(self.world.now_us + 1 * MS, self._give_way, self.client.life)
+
+    def _give_way(self, life: int) -> None:
+        if self.client.alive and self.client.life == life:
+            self.client.die()
+            self.mine = 0
+            self.client.start_again()
+
+    def _some(self) -> tuple[str, tuple[str, ...]]:
+        rng = self.world.rng
+        return rng.choice(NAMESPACES), rng.choice(PATHS)
+
+    def _token(self) -> Ticket | None:
+        """Return a lease of somebody, of late or of long ago."""
+        tickets = self.board.tickets
+        return self.world.rng.choice(tickets[-6:]) if tickets else None
+
+    # --- claims ------------------------------------------------------------------------------------------------------
+
+    def _resources(self) -> tuple[Resource, ...]:
+        rng = self.world.rng
+        found: dict[tuple[str, ...], Resource] = {}
+        for _ in range(rng.choice((1, 1, 1, 2, 3))):
+            if rng.random() < self.board.taste.counts:
+                path = rng.choice(SEMAPHORES)
+                limit = 3 if path == ("e",) else 0
+                found[path] = Resource(path, Mode.COUNT, rng.randint(1, 3), limit)
+            else:
+                path = rng.choice(PATHS)
+                found[path] = Resource(path, Mode.READ if rng.random() < self.board.taste.reads else Mode.WRITE)
+        return tuple(found.values())
+
+    def _do_acquire(self) -> None:
+        if len(self.acquiring) < PENDING_MAX:
+            self._take(self._resources(), self.world.rng.choice(NAMESPACES))
+
+    def _do_chain(self) -> None:
+        """Take one name, and then another one while it has the first."""
+        if len(self.acquiring) < PENDING_MAX:
+            self.last_chain += 1
+            path = self.world.rng.choice((("x",), ("y",), ("x", "1")))
+            self._take((Resource(path),), NAMESPACES[0], _Chain(self.last_chain))
+
+    def _take(self, resources: tuple[Resource, ...], namespace: str, chain: _Chain | None = None) -> None:
+        client, world = self.client, self.world
+        options, rng, now = world.options, world.rng, client.now_ms
+        wait_ms = 0 if chain is None and rng.random() < options.try_share else rng.choice(options.waits_ms)
+        ttl_ms = rng.choice(options.ttls_ms)
+        hold_ms = rng.choice((0, 0, 0, 0, 250, 1000))
+        op = self._begin("acquire", "", ttl_ms=min(ttl_ms, hold_ms) if hold_ms else ttl_ms, wait_ms=wait_ms)
+        op.holder = f"c{client.number}#{op.number}"
+        world.history.acquires[op.holder] = op
+        claim = Claim(
+            namespace,
+            resources,
+            op.holder,
+            b"",
+            ttl_ms,
+            FOREVER if wait_ms < 0 else wait_ms,
+            bool(ttl_ms) and rng.random() < options.detached_share,
+            hold_ms,
+            chain.number if chain is not None else 0,
+        )
+        deadline = None if wait_ms < 0 else now + (wait_ms or options.request_timeout_ms)
+        acquire = client.protocol.acquire(
+            claim,
+            lambda outcome: self._got(op, claim, chain, outcome),
+            deadline,
+            auto_renew=chain is not None or rng.random() < options.renew_share,
+        )
+        if op.verdict is Verdict.PENDING:
+            self.acquiring[op.number] = (op, acquire)
+
+    def _got(self, op: Op, claim: Claim, chain: _Chain | None, outcome: Any) -> None:
+        self.acquiring.pop(op.number, None)
+        world = self.world
+        if isinstance(outcome, DeadlockDetected):
+            world.mark("a deadlock found")
+        if chain is not None and chain.first and not isinstance(outcome, LeaseRecord):
+            self._later(0, chain.first)  # what it has is of no use without the rest
+        if not isinstance(outcome, LeaseRecord):
+            self._end(op, outcome, Verdict.NOT_DONE if isinstance(outcome, Denied | DeadlockDetected) else None)
+            return
+        op.token = outcome.token
+        self._end(op, outcome, Verdict.DONE)
+        outcome.on_change = self._changed
+        self.holding[outcome.token] = (op, outcome)
+        self.grants[outcome.token] = _Grant(op, claim, outcome, chain)
+        self.board.tickets.append(Ticket(claim.namespace, claim.resources, outcome.token, outcome.claim, op.holder))
+        hold_us = int(world.options.hold_ms * MS * 2 * world.random())
+        if self.quiet or self.closed:
+            self._later(0, outcome.token)
+        elif chain is None:
+            self._later(hold_us, outcome.token)
+        elif not chain.first:
+            chain.first = outcome.token
+            path = world.rng.choice((("x", "2"), ("y",), ("y", "1"), ("x",)))
+            mode = world.rng.choice((Mode.WRITE, Mode.WRITE, Mode.READ))
+            life = self.client.life
+            world.at(world.now_us + hold_us // 4, self._go_on, (Resource(path, mode),), chain, life)
+        else:
+            self._later(hold_us, outcome.token)
+            self._later(hold_us, chain.first)
+
+    def _go_on(self, resources: tuple[Resource, ...], chain: _Chain, life: int) -> None:
+        client = self.client
+        if not client.alive or life != client.life or self.closed:
+            return
+        if self.quiet or chain.first not in self.holding or self.world.now_us < client.paused_until_us:
+            self._later(0, chain.first)
+            return
+        client.protocol.now_ms = client.now_ms
+        self._take(resources, NAMESPACES[0], chain)
+        client.wake()
+
+    def _changed(self, record: LeaseRecord) -> None:
+        self.grants.pop(record.token, None)
+        super()._changed(record)
+
+    def _do_cancel(self) -> None:
+        if self.acquiring:
+            self._cancel(self.world.rng.choice(list(self.acquiring)))
+
+    def _do_renew(self) -> None:
+        if self.grants:
+            grant = self.world.rng.choice(list(self.grants.values()))
+            if grant.claim.ttl_ms and grant.record.token in self.holding:
+                bounded = bool(grant.claim.max_hold_ms)  # then no renewal promises anything
+                op = self._begin("renew", "", token=grant.record.token, ttl_ms=0 if bounded else grant.claim.ttl_ms)
+                ttl_ms = self.world.rng.choice((0, grant.claim.ttl_ms))
+                self.client.protocol.renew(
+                    grant.record, ttl_ms, lambda outcome: self._end(op, outcome), self._deadline()
+                )
+
+    def _do_amend(self) -> None:
+        """Have less of something: fewer units, or to read what was written; or have other data with it."""
+        rng = self.world.rng
+        claims = [grant.record.claim for grant in self.grants.values()]
+        claims += [acquire.claim for _, acquire in self.acquiring.values() if acquire.claim]
+        if claims:
+            data = rng.random() < 0.3
+            amend = rng.choice(
+                (
+                    Amend(rng.choice(claims), count=rng.randint(1, 2)),
+                    Amend(rng.choice(claims), to_read=True, new_data=data, data=b"d" * data),
+                    Amend(rng.choice(claims), to_read=True, count=1),
+                )
+            )
+            self._ask("amend", amend)
+
+    def _do_observe(self) -> None:
+        namespace, path = self._some()
+        wait_ms = self.world.rng.choice((0, 400, 2000, FOREVER))
+        holder = f"o{self.client.number}"
+        claim = Claim(namespace, (Resource(path, Mode.OBSERVE),), holder, b"", 0, wait_ms, detached=False)
+
+        def seen(outcome: Any) -> None:
+            if isinstance(outcome, ClaimStatus) and outcome.phase == ClaimPhase.WAITING:
+                self.observing[outcome.claim] = None
+                self._look_again(outcome.claim, self.client.life)
+                if self.quiet:
+                    self._look_away()
+
+        self._ask("observe", claim, seen)
+
+    def _look_again(self, claim: int, life: int) -> None:
+        client = self.client
+        if not client.alive or life != client.life or self.closed or claim not in self.observing or self.quiet:
+            return
+        client.protocol.now_ms = client.now_ms
+        self._ask("look", Ping((claim,)), lambda outcome: self._saw(claim, outcome))
+        self.world.at(self.world.now_us + 300 * MS, self._look_again, claim, life)
+        client.wake()
+
+    def _saw(self, claim: int, outcome: Any) -> None:
+        if isinstance(outcome, Pong) and all(status.phase == ClaimPhase.GONE for status in outcome.claims):
+            if self.observing.pop(claim, 0) is None and outcome.claims:
+                self.world.mark("an observer that saw the end")
+
+    def _look_away(self) -> None:
+        for claim in self.observing:
+            self._ask("look away", Cancel(claim))
+        self.observing = {}
+
+    # --- what others have --------------------------------------------------------------------------------------------
+
+    def _do_ticket(self) -> None:
+        ticket = self._token()
+        if ticket is not None:
+            self.world.mark("an old token used")
+            if self.world.random() < 0.5:
+                self._ask("renew", Renew(ticket.token, 0), token=ticket.token)
+            else:
+                self._give_back(ticket.token)
+
+    def _give_back(self, token: int) -> None:
+        if token not in self.holding:
+            self.world.released_by_others[token] = None
+        self._ask("release", Release(token), token=token)
+
+    def _do_break(self) -> None:
+        ticket = self._token()
+        if ticket is not None:
+            self.world.released_by_others[ticket.token] = None
+            self._ask("break", Break(ticket.token, "it was in the way"), token=ticket.token)
+
+    def _do_adopt(self) -> None:
+        ticket = self._token()
+        if ticket is None:
+            return
+        self.board.adopted[ticket.token] = None
+
+        def done(outcome: Any) -> None:
+            if isinstance(outcome, ClaimStatus):
+                self.world.mark("a lease adopted")
+                self.adopted[ticket.token] = None
+                after_us = 0 if self.quiet else int(self.world.options.hold_ms * MS * 2 * self.world.random())
+                self.world.at(self.world.now_us + after_us, self._give_up, ticket.token, self.client.life)
+
+        self._ask("adopt", Adopt(ticket.token), done, token=ticket.token)
+
+    def _give_up(self, token: int, life: int) -> None:
+        client = self.client
+        if client.alive and life == client.life and not self.closed and self.adopted.pop(token, 0) is None:
+            client.protocol.now_ms = client.now_ms
+            self._give_back(token)
+            client.wake()
+
+    # --- sessions ----------------------------------------------------------------------------------------------------
+
+    def _do_steal(self) -> None:
+        """Be a new process that has found the session of another one, which may still be at work."""
+        files = [session for session in self.board.files if session != self.mine]
+        if files:
+            session = self.world.rng.choice(files[-4:])
+            self.client.die()
+            self.mine = 0
+            self.client.start_again()
+            self.client.protocol.now_ms = self.client.now_ms
+            self._take_over(session, "a session stolen")
+            self.client.wake()
+
+    def _do_wrong_key(self) -> None:
+        if self.board.files:
+            session = self.world.rng.choice(list(self.board.files)[-4:])
+            attach = self.board.files[session].attach + 1
+            timeout_ms = self.world.options.session_timeout_ms
+            self._ask("attach", AttachSession(session, SOME, attach, timeout_ms, "a thief"))
+
+    def _take_over(self, session: int, mark: str) -> None:
+        protocol, file = self.client.protocol, self.board.files[session]
+        file.attach += 1
+        attach = file.attach
+        op = self._begin("attach", "")
+
+        def done(outcome: Any) -> None:
+            protocol._opening = None
+            self._end(op, outcome)
+            if isinstance(outcome, SessionOpened):
+                self.world.mark(mark)
+                protocol._calls._last_number = max(protocol._calls._last_number, attach * ATTACH_STEP)
+                self.mine = session
+                self.attached[session] = attach
+                protocol._opened(outcome)
+                self._ask("look", ListClaims("", 0, 100), self._found)
+            elif protocol._blocked:
+                protocol._open()
+
+        operation = AttachSession(session, file.key, attach, self.world.options.session_timeout_ms, "again")
+        protocol._opening = Call(operation, done, self._deadline())
+        protocol._calls.wake_by(self._deadline())
+        protocol._calls.begin(protocol._opening)
+
+    def _found(self, outcome: Any) -> None:
+        """End what the process before has left in the session."""
+        if not isinstance(outcome, ClaimPage):
+            return
+        known = {grant.record.claim: None for grant in self.grants.values()}
+        for claim in outcome.claims:
+            if claim.session != self.mine or claim.claim in known:
+                continue
+            if claim.phase == ClaimPhase.HELD:
+                self.board.adopted[claim.token] = self.adopted[claim.token] = None
+                after_us = 0 if self.quiet else int(self.world.options.hold_ms * MS * 2 * self.world.random())
+                self.world.at(self.world.now_us + after_us, self._give_up, claim.token, self.client.life)
+            elif claim.holder not in [op.holder for op, _ in self.acquiring.values()]:
+                self._ask("look away", Cancel(claim.claim))
+
+    # --- pins, registers, semaphores, namespaces ---------------------------------------------------------------------
+
+    def _do_pin(self) -> None:
+        rng = self.world.rng
+        kind = Pin if rng.random() < 0.5 else Unpin
+        self._ask("pin", kind(*self._some(), rng.choice("pq")))
+
+    def _do_register(self) -> None:
+        namespace, path, token, version = self._register()
+        if self.world.random() < 0.15:
+            self._ask("register", EraseRegister(namespace, path, token, version), token=token)
+        else:
+            data = b"%d" % self.world.rng.randrange(100)
+            self._ask("register", PutRegister(namespace, path, token, version, data), token=token)
+
+    def _register(self) -> tuple[str, tuple[str, ...], int, int]:
+        """Return namespace, path, token and version of something to write: mostly what may be written."""
+        rng = self.world.rng
+        namespace, path = self._some()
+        ticket = self._token()
+        token = ticket.token if ticket is not None else 1
+        if self.grants and rng.random() < 0.8:
+            grant = rng.choice(list(self.grants.values()))
+            namespace, token = grant.claim.namespace, grant.record.token
+            path = rng.choice(grant.claim.resources).path if rng.random() < 0.8 else path
+        return namespace, path, token, rng.choice((ANY_VERSION, ANY_VERSION, 0, 1, 2))
+
+    def _do_transact(self) -> None:
+        rng = self.world.rng
+        checks: list[Any] = []
+        for _ in range(rng.randint(0, 2)):
+            namespace, path, token, version = self._register()
+            ticket = self._token()
+            checks.append(
+                rng.choice(
+                    (
+                        HeldBy(namespace, path, ticket.holder if ticket is not None else "nobody"),
+                        TokenHeld(token),
+                        Unheld(namespace, path),
+                        RegisterIs(namespace, path, version if version != ANY_VERSION else 0),
+                    )
+                )
+            )
+        steps: dict[Any, Any] = {}
+        for _ in range(rng.randint(1, 3)):
+            namespace, path, token, version = self._register()
+            step: Any = rng.choice(
+                (
+                    PutRegister(namespace, path, token, version, b"t"),
+                    PutRegister(namespace, path, token, ANY_VERSION, b"t"),
+                    EraseRegister(namespace, path, token, version),
+                    Release(token),
+                    Renew(token, 0),
+                    Pin(namespace, path, "p"),
+                    Unpin(namespace, path, "p"),
+                    UpdateSemaphore(namespace, ("s",), b"t%d" % rng.randrange(9)),
+                )
+            )
+            steps[touched_by(step)] = step
+        released = [step.token for step in steps.values() if isinstance(step, Release)]
+        for token in released:
+            self.world.released_by_others[token] = None
+
+        def done(outcome: Any) -> None:
+            if isinstance(outcome, Transacted):
+                self.world.mark("a transaction carried out")
+                for token in released:
+                    self.client.protocol.leases.pop(token, None)
+                    self.holding.pop(token, None)
+                    self.grants.pop(token, None)
+
+        self._ask("transact", Transact(tuple(checks), tuple(steps.values())), done)
+
+    def _do_semaphore(self) -> None:
+        rng = self.world.rng
+        namespace, path = rng.choice(NAMESPACES), rng.choice((*SEMAPHORES, ("s",), ("x",)))
+        operations = (
+            CreateSemaphore(namespace, path, rng.randint(1, 3), b""),
+            CreateSemaphore(namespace, path, 3, b""),
+            UpdateSemaphore(namespace, path, b"%d" % rng.randrange(9)),
+            DeleteSemaphore(namespace, path, force=rng.random() < 0.5),
+        )
+        self._ask("semaphore", rng.choice(operations))
+
+    def _do_namespace(self) -> None:
+        rng = self.world.rng
+        name = rng.choice(NAMESPACES)
+        ttl_max_ms = rng.choice((0, 0, 3000, 10_000))
+        config = NamespaceConfig(
+            rng.choice((0, 0, 600, 1500)),
+            ttl_max_ms,
+            rng.choice((0, 300, 1000)),
+            rng.choice((0, 200, 800)),
+            rng.choice((0, 0, 0, 4)),
+        )
+        operations = (
+            CreateNamespace(name, config),
+            CreateNamespace(name, config),
+            AlterNamespace(name, config),
+            DropNamespace(name, force=rng.random() < 0.3),
+        )
+        self._ask("namespace", rng.choice(operations))
+
+    def _do_look(self) -> None:
+        rng = self.world.rng
+        namespace, path = self._some()
+        ticket = self._token()
+        token = ticket.token if ticket is not None else 1
+        looks = (
+            Describe(namespace, path),
+            ListClaims(rng.choice(("", namespace)), 0, rng.choice((1, 100))),
+            Validate(token),
+            GetRegister(namespace, path),
+            DescribeNamespace(namespace),
+            ListRecords(rng.choice(LISTED), rng.choice(("", namespace)), 0, rng.choice((1, 50))),
+            ReadEvents(namespace, path, rng.random() < 0.5, 0, 20),
+        )
+        self._ask("look", rng.choice(looks))
+
+    def _do_close(self) -> None:
+        self.close()
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def hush(self) -> None:
+        """Begin nothing new, and give back what is held: the world heals."""
+        super().hush()
+        if not self.closed:
+            self.client.protocol.now_ms = self.client.now_ms
+            self._look_away()
+            for token in list(self.adopted):
+                self._give_up(token, self.client.life)
+
+
+class Operator(Application):
+    """Empties the namespaces when the world heals: else a pin, say, would keep others waiting for ever."""
+
+    def _think(self) -> None:
+        """Do nothing of itself."""
+
+    def sweep(self) -> None:
+        """Make each namespace, if need be, and drop it with all that is in it."""
+        for name in NAMESPACES:
+            self._make(name)
+
+    def _make(self, name: str) -> None:
+        self._insist(CreateNamespace(name, NamespaceConfig()), lambda: self._drop(name))
+
+    def _drop(self, name: str) -> None:
+        self._insist(DropNamespace(name, force=True), None)
+
+    def _insist(self, operation: Any, then: Any) -> None:
+        client = self.client
+        client.protocol.now_ms = client.now_ms
+        op = self._begin("sweep", "")
+
+        def done(outcome: Any) -> None:
+            self._end(op, outcome)
+            refused = isinstance(outcome, BaseException) and not getattr(outcome, "indefinite", False)
+            if isinstance(outcome, BaseException) and not (refused and isinstance(operation, CreateNamespace)):
+                self.world.at(self.world.now_us + 20 * MS, self._insist, operation, then)
+                self.open_calls[-1] = op
+                return
+            self.open_calls.pop(-1, None)
+            if then is not None:
+                then()
+
+        client.protocol.call(operation, done, self._deadline())
+        client.wake()

@@ -1,0 +1,289 @@
+"""Random histories of the whole lease model, each from one seed: every operation, often on what is there to be hit."""
+
+from random import Random
+from typing import Any
+
+from lessor.core.ballot import Ballot
+from lessor.core.checks import check
+from lessor.core.commands import (
+    ANY_VERSION,
+    ATTACH_STEP,
+    FOREVER,
+    KEEP,
+    Adopt,
+    AlterNamespace,
+    Amend,
+    AttachSession,
+    Break,
+    Cancel,
+    Claim,
+    CloseSession,
+    Command,
+    CreateNamespace,
+    CreateSemaphore,
+    DeleteSemaphore,
+    Describe,
+    DescribeNamespace,
+    DropNamespace,
+    EraseRegister,
+    GetRegister,
+    HeldBy,
+    KeepAlive,
+    ListClaims,
+    ListRecords,
+    NamespaceConfig,
+    OpenSession,
+    Operation,
+    Pin,
+    Ping,
+    PutRegister,
+    ReadEvents,
+    RegisterIs,
+    Release,
+    Renew,
+    TokenHeld,
+    Transact,
+    Unheld,
+    Unpin,
+    UpdateSemaphore,
+    Validate,
+)
+from lessor.core.encoding import encode
+from lessor.core.entries import Batch, Entry, Lead, NoOp
+from lessor.core.errors import BadRequest
+from lessor.core.lease_state import LeaseState
+from lessor.core.resources import Mode, Resource
+from lessor.core.results import LISTED
+
+KEYS = [bytes([letter]) * 16 for letter in b"abcd"]
+PATHS = ((), ("x",), ("x",), ("y",), ("y",), ("x", "1"), ("x", "1"), ("x", "2"), ("y", "1"), ("x", "1", "a"))
+TTLS_MS = (0, 0, 0, 100, 250, 1000, 4000, 20_000)
+WAITS_MS = (0, FOREVER, FOREVER, FOREVER, 200, 1000)
+TIMEOUTS_MS = (500, 1500, 6000, 60_000, 60_000)
+NAMESPACES = ("n", "n", "n", "o")
+
+
+class Tale:
+    """Makes up one history; it looks at a state of its own, so that what it makes up often hits something."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = Random(seed)
+        self.state = LeaseState()
+        self.term, self.elapsed_ms, self.number = Ballot(0, 1), 0, 0
+        self.told: list[Command] = []
+        self.entries: list[Entry] = []
+
+    def whole(self, length: int) -> list[Entry]:
+        """The entries of the history."""
+        self.tell(self.lead())
+        self.tell(self.batch([OpenSession(key, self.chance.choice(TIMEOUTS_MS), "", "n") for key in KEYS[:3]]))
+        for _ in range(self.chance.randrange(length // 3, length)):
+            self.tell(self.entry())
+        return self.entries
+
+    def tell(self, entry: Entry) -> None:
+        self.state.apply(self.state.applied_upto + 1, entry)
+        self.entries.append(entry)
+
+    def entry(self) -> Entry:
+        dice = self.chance.random()
+        if dice < 0.05:
+            return self.lead()
+        if dice < 0.07:
+            return self.chance.choice((NoOp(), Lead(Ballot(self.term.counter - 1, 9))))
+        if dice < 0.09:
+            return Batch(Ballot(self.term.counter, 9), self.elapsed_ms + 5000, self.commands([CloseSession()]))
+        self.elapsed_ms += self.some_ms()
+        return self.batch([self.operation() for _ in range(self.chance.choice((0, 1, 1, 2, 3, 6)))])
+
+    def lead(self) -> Lead:
+        self.term, self.elapsed_ms = Ballot(self.term.counter + 1, self.chance.randrange(1, 4)), 0
+        return Lead(self.term)
+
+    def some_ms(self) -> int:
+        due = [claim.ends_at_ms - self.state.clock_ms for claim in self.state.all_claims()]
+        due += [session.expires_at_ms - self.state.clock_ms for session in self.state.all_sessions()]
+        due += [lapse.closed_until_ms - self.state.clock_ms for lapse in self.state.lapses.records()]
+        near = [ms for ms in due if 0 < ms < 5000] or [0]
+        return self.chance.choice((0, 0, 0, 0, 1, 70, 300, min(near), min(near), self.chance.choice(near), 2000))
+
+    def batch(self, operations: list[Operation]) -> Batch:
+        return Batch(self.term, self.elapsed_ms, self.commands(operations))
+
+    def commands(self, operations: list[Operation]) -> tuple[bytes, ...]:
+        return tuple(encode(self.command(operation)) for operation in operations)
+
+    def command(self, operation: Operation) -> Command:
+        if self.told and self.chance.random() < 0.06:
+            return self.chance.choice(self.told)  # a retry
+        self.number += 1
+        live = self.state.all_sessions()
+        session = self.chance.choice(live).session if live and self.chance.random() < 0.97 else self.chance.randrange(9)
+        found = self.state.sessions_open.get(session)
+        attach = found.record.attach if found is not None and self.chance.random() < 0.97 else 0
+        number = attach * ATTACH_STEP + self.number
+        acked_below = max(number - self.chance.choice((2, 5, 10, 50)), 0) if self.chance.random() < 0.5 else 0
+        strict = self.chance.random() < 0.02
+        command = Command(self.number, session, number, acked_below, operation, strict)
+        self.told.append(command)
+        return command
+
+    # --- operations --------------------------------------------------------------------------------------------------
+
+    def operation(self) -> Operation:
+        while True:
+            operation = self.any_operation()
+            try:
+                if not isinstance(operation, KeepAlive):
+                    check(operation)
+            except BadRequest:
+                continue
+            return operation
+
+    def any_operation(self) -> Operation:
+        dice = self.chance.random()
+        if dice < 0.36:
+            return self.claim()
+        if dice < 0.7:
+            return self.about_a_claim()
+        if dice < 0.78:
+            return self.about_a_session()
+        if dice < 0.94:
+            return self.about_a_place()
+        if dice < 0.97:
+            return self.look()
+        return self.about_a_namespace()
+
+    def claim(self) -> Claim:
+        pick, dice = self.chance.choice, self.chance.random()
+        if dice < 0.06:
+            resources: tuple[Resource, ...] = (Resource(pick(PATHS), Mode.OBSERVE),)
+        else:
+            resources = tuple(self.resource() for _ in range(pick((1, 1, 1, 2, 3))))
+        ttl_ms = pick(TTLS_MS)
+        detached = bool(ttl_ms) and self.chance.random() < 0.2
+        hold_ms = pick((0, 0, 0, 0, 300, 3000))
+        chain = pick((0, 0, 1, 1, 1, 2))
+        holder, data = pick(("ann", "ben")), pick((b"", b"d"))
+        return Claim(pick(NAMESPACES), resources, holder, data, ttl_ms, pick(WAITS_MS), detached, hold_ms, chain)
+
+    def resource(self) -> Resource:
+        mode = self.chance.choice((Mode.WRITE, Mode.WRITE, Mode.READ, Mode.READ, Mode.COUNT))
+        if mode != Mode.COUNT:
+            return Resource(self.chance.choice(PATHS), mode)
+        count, limit = self.chance.choice((1, 1, 2, 3, 5)), self.chance.choice((0, 0, 3, 3, 3, 4))
+        return Resource(self.chance.choice(PATHS), mode, count, limit)
+
+    def token(self) -> int:
+        held = [claim.token for claim in self.state.all_claims() if claim.token]
+        return self.chance.choice(held) if held and self.chance.random() < 0.95 else self.chance.randrange(12)
+
+    def number_of_claim(self) -> int:
+        numbers = list(self.state.claims.all)
+        return self.chance.choice(numbers) if numbers and self.chance.random() < 0.95 else self.chance.randrange(12)
+
+    def about_a_claim(self) -> Operation:
+        pick, dice = self.chance.choice, self.chance.random()
+        if dice < 0.36:
+            return Release(self.token())
+        if dice < 0.5:
+            return Renew(self.token(), pick((0, 100, 250, 4000)))
+        if dice < 0.66:
+            return Cancel(self.number_of_claim())
+        if dice < 0.86:
+            count, to_read = pick((KEEP, KEEP, 1, 2)), self.chance.random() < 0.5
+            wait_ms = pick((KEEP, KEEP, KEEP, 0, 300, FOREVER))
+            return Amend(self.number_of_claim(), count, to_read, wait_ms, self.chance.random() < 0.3, b"new")
+        if dice < 0.93:
+            return Break(self.token(), "it stood in the way")
+        return Adopt(self.token())
+
+    def about_a_session(self) -> Operation:
+        pick, dice = self.chance.choice, self.chance.random()
+        if dice < 0.3 or not len(self.state.sessions_open):
+            return OpenSession(pick(KEYS), pick(TIMEOUTS_MS), "", pick(NAMESPACES))
+        if dice < 0.5:
+            record = pick(self.state.all_sessions())
+            attach = max(1, record.attach + pick((-1, -1, 0, 1, 1)))
+            key = record.key if self.chance.random() < 0.9 else pick(KEYS)
+            return AttachSession(record.session, key, attach, pick(TIMEOUTS_MS), "again")
+        if dice < 0.7:
+            return Ping(tuple(self.number_of_claim() for _ in range(pick((0, 1, 3)))))
+        if dice < 0.85:
+            pings = [(one.session, one.attach * ATTACH_STEP + 1, 0) for one in self.state.all_sessions()]
+            return KeepAlive(tuple(part for ping in pings for part in ping) + (99, 1, 0))
+        return CloseSession()
+
+    def about_a_place(self) -> Operation:
+        pick, place = self.chance.choice, (self.chance.choice(NAMESPACES), self.chance.choice(PATHS))
+        dice = self.chance.random()
+        if dice < 0.1:
+            return CreateSemaphore(*place, pick((1, 3, 4)), b"s")
+        if dice < 0.22:
+            created = self.state.semaphores.shelf.records()
+            if created and self.chance.random() < 0.9:
+                place = (created[-1].namespace, created[-1].path)
+            if self.chance.random() < 0.5:
+                return UpdateSemaphore(*place, pick((b"s", b"t")))
+            return DeleteSemaphore(*place, force=self.chance.random() < 0.5)
+        if dice < 0.4:
+            return Pin(*place, pick(("e", "f")))
+        if dice < 0.6:
+            return Unpin(*place, pick(("e", "f")))
+        if dice < 0.75:
+            return PutRegister(*self.held_place(), self.token(), pick((0, 1, ANY_VERSION)), b"r")
+        if dice < 0.8:
+            return EraseRegister(*self.held_place(), self.token(), pick((1, ANY_VERSION)))
+        return self.transaction()
+
+    def held_place(self) -> tuple[str, tuple[str, ...]]:
+        claims = [claim for claim in self.state.all_claims() if claim.token]
+        if not claims:
+            return "n", ("x",)
+        writing = [claim for claim in claims if claim.resources[0].mode == Mode.WRITE] or claims
+        claim = self.chance.choice(writing)
+        return claim.namespace, claim.resources[0].path
+
+    def transaction(self) -> Transact:
+        pick = self.chance.choice
+        checks: list[Any] = []
+        steps: list[Any] = []
+        place = self.held_place()
+        for _ in range(pick((0, 0, 1, 2))):
+            version = RegisterIs(*place, pick((0, 1)))
+            checks.append(pick((HeldBy(*place, "ann"), TokenHeld(self.token()), Unheld(*place), version)))
+        for _ in range(pick((1, 1, 2, 3, 4))):
+            one = self.about_a_place() if self.chance.random() < 0.6 else self.about_a_claim()
+            if isinstance(one, PutRegister | EraseRegister | Release | Renew | Pin | Unpin | UpdateSemaphore):
+                steps.append(one)
+        return Transact(tuple(checks), tuple(steps))
+
+    def about_a_namespace(self) -> Operation:
+        pick, dice = self.chance.choice, self.chance.random()
+        config = NamespaceConfig(
+            default_ttl_ms=pick((0, KEEP, 1000)),
+            ttl_max_ms=pick((0, 0, KEEP, 10_000)),
+            session_grace_ms=pick((0, 1000)),
+            lock_delay_ms=pick((0, 500, 500, 3000)),
+            claims_max=pick((0, 0, 0, 20, 2)),
+        )
+        if dice < 0.6:
+            return CreateNamespace(pick(NAMESPACES), config)
+        if dice < 0.85:
+            return AlterNamespace(pick(NAMESPACES), config)
+        return DropNamespace(pick(NAMESPACES), force=self.chance.random() < 0.6)
+
+    def look(self) -> Operation:
+        pick, place = self.chance.choice, (self.chance.choice(NAMESPACES), self.chance.choice(PATHS))
+        return pick(
+            (
+                Describe(*place),
+                Describe(*place),
+                ListClaims(pick(("", "n", "o")), pick((0, 3)), pick((2, 100))),
+                Validate(self.token()),
+                GetRegister(*place),
+                DescribeNamespace(place[0]),
+                ListRecords(pick(LISTED), pick(("", "n", "o")), pick((0, 3)), pick((2, 100))),
+                ReadEvents("n", place[1], self.chance.random() < 0.5, 0, 100),
+            )
+        )
