@@ -80,6 +80,8 @@ class Leases:
         expires_at_ms = lease.expires_at_ms
         if not lease.ttl_ms:
             expires_at_ms = max(expires_at_ms, self._session_until(lease))
+        if lease.bound_ms:
+            expires_at_ms = min(expires_at_ms, lease.bound_ms)
         until_ms = self._calls.anchor.safe_until_ms(expires_at_ms)
         return until_ms if lease.kept_until is None else max(until_ms, lease.kept_until())
 

@@ -381,7 +381,8 @@ class Protocol:
             data=claim.data,
             claim=status.claim,
             token=status.token,
-            ttl_ms=claim.ttl_ms,
+            ttl_ms=status.ttl_ms,  # the namespace may have one for those who ask for none
+            bound_ms=status.hold_until_ms,
             expires_at_ms=status.expires_at_ms,
             auto_renew=acquire.terms.auto_renew,
             detached=claim.detached,

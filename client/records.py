@@ -46,6 +46,7 @@ class LeaseRecord:
     renewed_ms: int = 0
     lateness_ms: int = 0
     hold_until_ms: int = 0
+    bound_ms: int = 0  # on the lease clock: when the service ends it, however it is renewed (0: it does not)
     progress_ms: int = 0
     progress_at_ms: int = 0
     kept_until: Callable[[], int] | None = None  # by a process that renews it too

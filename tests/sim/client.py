@@ -7,7 +7,6 @@ from lessor.client.protocol import Protocol
 from lessor.client.records import LeaseRecord
 from lessor.core.effects import Connection
 
-from .application import Application
 from .clock import MS, Clock
 from .node import endpoint
 
@@ -48,7 +47,7 @@ class SimClient:
         self.planned_us: int | None = None
         self._turns = (0, 0)
         self.protocol = self._new_protocol()
-        self.app = Application(self)
+        self.app = world.program(self)
 
     def _new_protocol(self) -> Protocol:
         world = self.world

@@ -14,7 +14,7 @@ from .checkers.base import Checker
 if TYPE_CHECKING:
     from .world import World
 
-ENDINGS = ("released", "expired", "cancelled", "timed_out")
+ENDINGS = ("released", "expired", "broken", "cancelled", "timed_out")
 
 
 @dataclass(slots=True)

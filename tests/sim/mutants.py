@@ -58,6 +58,7 @@ class Mutant:
     worlds: int
     patched: Patch
     prepare: Callable[[World], None] = field(default=_nothing)
+    wide: int = 0  # which kind of wide world shows it, 0 for a narrow one
 
 
 MUTANTS: dict[str, Mutant] = {}

@@ -23,6 +23,8 @@ SMALL_LIMITS: dict[str, tuple[int, ...]] = {
     "REPLIES_PER_SESSION_MAX": (1, 3),
     "CLAIMS_PER_PING_MAX": (1, 2),
     "CONNECTIONS_TRACKED_MAX": (1, 2),
+    "LAPSED_KEPT_MS": (300, 2000),
+    "LAPSED_MAX": (1, 3),
 }
 """Limits that a world may make small, so that a short one reaches them."""
 
@@ -79,6 +81,7 @@ class Options:
     ticket_share: float  # what is done with a token from long ago, or from somebody else
     close_share: float
     hold_ms: int
+    wide: int = 0  # not 0: programs use the whole lease model, and this number says what they like to do
     limits: tuple[tuple[str, int], ...] = ()
     snapshot_every: int = 8  # states are compared byte for byte after every so many slots
 
@@ -141,6 +144,7 @@ class Options:
             ticket_share=pick((0, 0.1, 0.3)),
             close_share=pick((0, 0, 0.05)),
             hold_ms=pick((20, 150, 800)) if hurried else 3000,
+            wide=pick((0, rng.randrange(1, 1000))),
             limits=tuple(sorted(small.items())),
             snapshot_every=pick((1, 8, 8, 32)),
         )

@@ -457,7 +457,7 @@ class ShellWorld(World):
     ) -> None:
         """Draw the world."""
         self.found: Violated | None = None
-        super().__init__(seed, checkers, trace=trace, changes=changes)
+        super().__init__(seed, checkers, trace=trace, changes={"wide": 0, **(changes or {})})
         self.law = next((checker for checker in self.checkers if isinstance(checker, ShellLaw)), None)
         self.nodes = {member: ShellNode(self, member) for member in self.members}
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from lessor.client.calls import Call
 from lessor.client.records import LeaseRecord
+from lessor.client.refusals import SessionStolen
 from lessor.core.checks import touched_by
 from lessor.core.commands import (
     ANY_VERSION,
@@ -171,7 +172,7 @@ class WideApplication(Application):
 
     def _end(self, op: Op, outcome: Any, verdict: Verdict | None = None) -> None:
         super()._end(op, outcome, verdict)
-        if type(outcome).__name__ == "SessionStolen" and not self.closed:
+        if isinstance(outcome, SessionStolen) and not self.closed:
             # it may not go on: a new process begins, without its session
             self.closed = True
             self.world.mark("a stolen session told")
@@ -595,40 +596,3 @@ class WideApplication(Application):
             self._look_away()
             for token in list(self.adopted):
                 self._give_up(token, self.client.life)
-
-
-class Operator(Application):
-    """Empties the namespaces when the world heals: else a pin, say, would keep others waiting for ever."""
-
-    def _think(self) -> None:
-        """Do nothing of itself."""
-
-    def sweep(self) -> None:
-        """Make each namespace, if need be, and drop it with all that is in it."""
-        for name in NAMESPACES:
-            self._make(name)
-
-    def _make(self, name: str) -> None:
-        self._insist(CreateNamespace(name, NamespaceConfig()), lambda: self._drop(name))
-
-    def _drop(self, name: str) -> None:
-        self._insist(DropNamespace(name, force=True), None)
-
-    def _insist(self, operation: Any, then: Any) -> None:
-        client = self.client
-        client.protocol.now_ms = client.now_ms
-        op = self._begin("sweep", "")
-
-        def done(outcome: Any) -> None:
-            self._end(op, outcome)
-            refused = isinstance(outcome, BaseException) and not getattr(outcome, "indefinite", False)
-            if isinstance(outcome, BaseException) and not (refused and isinstance(operation, CreateNamespace)):
-                self.world.at(self.world.now_us + 20 * MS, self._insist, operation, then)
-                self.open_calls[-1] = op
-                return
-            self.open_calls.pop(-1, None)
-            if then is not None:
-                then()
-
-        client.protocol.call(operation, done, self._deadline())
-        client.wake()

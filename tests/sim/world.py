@@ -19,6 +19,7 @@ from lessor.core.entries import Batch
 from lessor.core.lease_state import LeaseState
 from lessor.core.messages import Accept, Vote, WriteVote
 
+from .application import Application
 from .checkers.base import Checker, Hooks, Violated
 from .client import SimClient
 from .clock import MS
@@ -29,6 +30,9 @@ from .network import Network
 from .node import Node, endpoint
 from .options import Options
 from .sometimes import Observer
+from .wide_application import WideApplication
+from .wide_board import Board, Taste
+from .wide_operator import Sweeper
 
 FIRST_CLIENT = 101
 HEAL_MS = 20_000
@@ -101,7 +105,9 @@ class World:
         self.tickets: list[tuple[str, int, int]] = []  # leases handed over from program to program
         self.network = Network(self.rng, self.options, self.at, lambda: self.now_us)
         self.referee = Referee(self)
-        self.checkers = [kind(self) for kind in checkers]
+        self.board = Board(Taste.draw(random.Random(self.options.wide)))
+        self.program: type[Application] = WideApplication if self.options.wide else Application
+        self.checkers = [kind(self) for kind in checkers if kind.wide in (None, bool(self.options.wide))]
         self.ledger = Ledger(self)
         self.hooks = Hooks([self.referee, self.ledger, Observer(self), *self.checkers])
         self.node_at = {endpoint(member): member for member in self.members}
@@ -113,7 +119,10 @@ class World:
 
     def run(self) -> None:
         """Run both phases."""
-        with small_limits(dict(self.options.limits)):
+        small = dict(self.options.limits)
+        if self.options.wide:
+            small.pop("SESSIONS_MAX", None)  # the operator needs one when the world heals
+        with small_limits(small):
             for node in self.nodes.values():
                 if self.random() < 0.9:
                     node.start()
@@ -171,11 +180,14 @@ class World:
             client.app.hush()
             client.wake()
         options = self.options
+        sweeper = Sweeper(self, FIRST_CLIENT + len(self.clients)) if options.wide else None
         patience_ms = HEAL_MS + 2 * max(*options.ttls_ms, *options.waits_ms, options.session_timeout_ms)
         self._demand("every call is answered", self._all_answered, patience_ms)
         for client in self.clients:
             client.app.close()
         self._demand("every client is closed", self._all_answered, patience_ms)
+        if sweeper is not None:
+            sweeper.finish(patience_ms)
         self._demand("one leads, and all have the same state with nothing left in it", self._at_rest, patience_ms)
 
     def _demand(self, what: str, holds: Callable[[], bool], patience_ms: int) -> None:

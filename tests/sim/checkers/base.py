@@ -1,7 +1,7 @@
 """What a checker is: a promise, and what it looks at while a world runs. Each may be left out by its name."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lessor.core.effects import Role, Send
 from lessor.core.entries import Entry
@@ -28,6 +28,8 @@ class Checker:
     """Looks at a world. A subclass defines the hooks that it needs; those that it does not define cost nothing."""
 
     promise = ""
+    wide: ClassVar[bool | None] = None
+    """Whether it looks at wide worlds only, or at the narrow ones only, in which claims are exclusive and of one name."""
 
     def __init__(self, world: "World") -> None:
         """Look at `world` from its beginning."""
@@ -74,7 +76,7 @@ class Checker:
         """The world has converged and every client has closed."""
 
 
-HOOKS = tuple(name for name in vars(Checker) if not name.startswith("_") and name not in ("promise", "fail"))
+HOOKS = tuple(name for name in vars(Checker) if not name.startswith("_") and name not in ("promise", "fail", "wide"))
 
 
 class Hooks:

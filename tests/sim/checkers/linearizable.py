@@ -23,6 +23,7 @@ class Linearizable(Checker):
     """Judges only by what programs asked and were told, when the world has ended; knows nothing of the log."""
 
     promise = "linearizability"
+    wide = False
 
     def finished(self) -> None:
         """Judge each name."""

@@ -7,6 +7,7 @@ from lessor.core.commands import CloseSession
 from lessor.core.encoding import dumps, to_list
 from lessor.core.entries import Entry
 from lessor.core.lease_state import Outcome
+from lessor.core.results import Failed
 
 from .base import Checker
 
@@ -46,7 +47,9 @@ class Bounded(Checker):
         for claim in claims.values():
             if not claim.token and claim.session not in sessions:
                 raise self.fail(f"claim {claim.claim} waits, and its session has ended")
-        for command in self.world.ledger.commands:
+        for command, (_, result) in zip(self.world.ledger.commands, outcome.answers, strict=False):
+            if isinstance(result, Failed):
+                continue
             if isinstance(command.operation, CloseSession) and command.session in sessions:
                 raise self.fail(f"session {command.session} was closed and is there")
 

@@ -18,6 +18,7 @@ class Exclusion(Checker):
     """While a program may believe that it holds, its grant lives in the log, and no other on that name does."""
 
     promise = "P3"
+    wide = False
 
     def outcome(self, slot: int, entry: Entry, outcome: Outcome) -> None:
         """Whoever held before must have stopped to believe so, by its own clock, before anybody else is granted."""

@@ -1,8 +1,8 @@
 """P6: a retried command takes effect once and gets the same answer, and what names a grant touches no other."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lessor.core.commands import REPEATABLE, Cancel, Claim, CloseSession, Command, Release, Renew
+from lessor.core.commands import REPEATABLE, Cancel, Claim, CloseSession, Command, Release, Renew, Transact
 from lessor.core.entries import Entry
 from lessor.core.lease_state import Outcome
 from lessor.core.results import ClaimStatus, Failed, Result
@@ -41,7 +41,7 @@ class ExactlyOnce(Checker):
             if event.kind == "released" and not any(_releases(command, event) for command in commands):
                 raise self.fail(f"token {event.token} was released, which nobody has named")
             if event.kind == "renewed" and not any(
-                isinstance(command.operation, Renew) and command.operation.token == event.token for command in commands
+                isinstance(step, Renew) and step.token == event.token for command in commands for step in _steps(command)
             ):
                 raise self.fail(f"token {event.token} was renewed, which nobody has named")
 
@@ -62,11 +62,17 @@ class ExactlyOnce(Checker):
         return 0
 
 
+def _steps(command: Command) -> tuple[Any, ...]:
+    return command.operation.steps if isinstance(command.operation, Transact) else (command.operation,)
+
+
 def _releases(command: Command, event: object) -> bool:
     token, claim, session = getattr(event, "token", 0), getattr(event, "claim", 0), getattr(event, "session", 0)
     match command.operation:
         case Release(named):
             return bool(named == token)
+        case Transact(_, steps):
+            return any(isinstance(step, Release) and step.token == token for step in steps)
         case Cancel(named):
             return bool(named == claim and command.session == session)
         case CloseSession():

@@ -16,6 +16,7 @@ class Fair(Checker):
     """Keeps a queue of its own for every name."""
 
     promise = "P7"
+    wide = False
 
     def __init__(self, world: "World") -> None:
         """Start with empty queues."""
