@@ -398,6 +398,28 @@ def test_a_check_does_not_take_who_waits_or_holds_a_part_for_the_holder(juju: Us
             juju.run(holders.check("default", (name,), holder))
 
 
+# --- leadership ------------------------------------------------------------------------------------------------------
+
+
+def test_a_tracker_that_claims_for_twice_the_duration_is_always_leader_for_one_more(
+    service: Service, juju: User
+) -> None:
+    """A true ticket is good for a duration without another call; whoever is denied waits for its release."""
+    claim(juju, "redis", "redis/0", 60)
+    for _ in range(4):
+        service.wait(30)
+        assert left(juju, "redis") > 29
+        claim(juju, "redis", "redis/0", 60)
+    with pytest.raises(ClaimDenied):
+        claim(juju, "redis", "redis/1", 60)
+    minion = service.user(timeout=1800.0).wait_until_free("redis")
+    service.wait(30)
+    assert minion.waiting
+    service.wait(31)
+    assert minion.gone
+    assert claim(juju, "redis", "redis/1", 60).token
+
+
 # --- the trapdoor ----------------------------------------------------------------------------------------------------
 
 

@@ -184,6 +184,15 @@ def test_complex_order_a_later_claim_waits_for_every_earlier_one_that_overlaps(
 def test_a_reader_waits_behind_a_reader_that_waits_itself(anna: User, ben: User, carl: User, dora: User) -> None:
     one = anna.lock(write("x"))
     waits = ben.lock(read("a"), write("x"))
+    same, below = carl.lock(read("a")), dora.lock(read("a", "b"))
+    assert [turn.waiting for turn in (waits, same, below)] == [True] * 3
+    one.release()
+    assert [turn.held for turn in (waits, same, below)] == [True] * 3
+
+
+def test_what_waits_behind_a_waiting_reader_comes_in_its_turn(anna: User, ben: User, carl: User, dora: User) -> None:
+    one = anna.lock(write("x"))
+    waits = ben.lock(read("a"), write("x"))
     writer = carl.lock(write("a", "b"))
     behind = dora.lock(read("a", "b"))
     assert [turn.waiting for turn in (waits, writer, behind)] == [True] * 3

@@ -517,3 +517,18 @@ def test_the_workers_example_shares_the_jobs_out_by_capacity(service: Service) -
     assert [len(mine) for mine in kept] == [4, 4, 2]
     assert sorted(job for mine in kept for job in mine) == sorted(jobs)
     assert service.state.waiting == 0
+
+
+def test_an_election_is_campaigned_for_proclaimed_observed_and_resigned(
+    service: Service, anna: User, ben: User, carl: User
+) -> None:
+    """What YDB's JavaScript client calls an election: the owner's data say who leads, and a watch who came next."""
+    leader, next_one = anna.lock(exclusive(), data=b"anna:1"), ben.lock(exclusive(), data=b"ben:1")
+    observer = carl.watch("sem")
+    leader.amend(data=b"anna:2")
+    assert told(observer.seen(), "owners")
+    assert [info.data for info in carl.owners("sem")] == [b"anna:2"]
+    leader.release()
+    assert told(observer.seen(), "owners")
+    assert next_one.held
+    assert [info.data for info in carl.owners("sem")] == [b"ben:1"]

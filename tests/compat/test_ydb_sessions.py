@@ -77,6 +77,18 @@ def test_drop_fails_while_the_node_is_in_use_and_with_force_it_does_not(service:
     assert [told.why for told in user.told] == ["its namespace was dropped"]
 
 
+def test_settings_of_a_node_count_for_its_claims_and_for_no_others(service: Service, anna: User) -> None:
+    anna.ask(CreateNamespace("jobs", NamespaceConfig(default_ttl_ms=5000, claims_max=2)))
+    user = service.user(namespace="jobs")
+    by_default, longer = user.lock("x"), user.lock("y", ttl=30)
+    with pytest.raises(Refused, match="too_many: there are 2 claims in namespace 'jobs'"):
+        user.lock("z")
+    plain = anna.lock("x")
+    service.wait(5)
+    assert (by_default.gone, longer.held, plain.held) == (True, True, True)
+    assert user.lock("z").held
+
+
 def test_settings_of_a_node_are_bounded(anna: User) -> None:
     with pytest.raises(BadRequest, match="session grace is from 0 ms to 60000 ms"):
         anna.ask(CreateNamespace("jobs", NamespaceConfig(session_grace_ms=60_001)))
