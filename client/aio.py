@@ -3,19 +3,31 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from ..core import limits
-from ..core.commands import Describe, ListClaims, Operation, Release, Renew
-from ..core.results import Denied, Released
-from .base import BaseClient, Duration, checked, checked_terms, renewal_milliseconds, views
+from ..core.commands import Adopt, Describe, ListClaims, Operation, Release, Transact, Validate
+from ..core.resources import Mode, Resource
+from ..core.results import FREE, Denied, Released, Valid
+from . import asks
+from .aio_model import AsyncModel
+from .asks import Ask, Register
+from .base import BaseClient, checked, checked_terms, renewal_milliseconds, shown, view_of, views
+from .durations import Duration
 from .errors import AcquireTimeout, ClientClosed, LeaseLost, ServiceBusy, Unavailable
 from .lease import BaseLease, LeaseView
 from .loop_caller import LoopCaller
 from .news import check_on_lost
+from .refusals import refused
 from .scope import Scope
 from .states import LeaseState
-from .ticket import read
+from .ticket import read as read_ticket_text
+from .wants import Name, Want, path_of, read, resources_of, write
+
+T = TypeVar("T")
+
+CHAIN_MAX = 2**48
+"""Flows of control are told apart by numbers below this."""
 
 OnLost = Callable[["Lease"], object] | Literal["terminate", "kill"]
 """What is done when a lease is lost: a call, by the event loop; or SIGTERM or SIGKILL to this process."""
@@ -66,6 +78,60 @@ class Lease(BaseLease):
         held = self.held
         result = await self._caller.ask(lambda done, deadline: self._protocol.release(self._record, done, deadline))
         return held and isinstance(result, Released)
+
+    async def shrink(self, count: int) -> None:
+        """Keep only `count` units of the semaphore; whoever waits may have the others at once.
+
+        Raises:
+            CannotGrow: that is not less, or no units are held.
+            NotHeldError: the lease is not held any more.
+        """
+        self._take_status(await self._asked(asks.amend(self._record.claim, count=count, to_read=False, data=None)))
+        self._shrunk(count, to_read=False, data=None)
+
+    async def share(self) -> None:
+        """Hold only to read from now on what was held to write; readers who wait come in at once.
+
+        Raises:
+            NotHeldError: the lease is not held any more.
+        """
+        self._take_status(await self._asked(asks.amend(self._record.claim, count=None, to_read=True, data=None)))
+        self._shrunk(None, to_read=True, data=None)
+
+    async def update(self, data: bytes) -> None:
+        """Replace the data that is kept with the lease, for others to see.
+
+        Raises:
+            NotHeldError: the lease is not held any more.
+        """
+        self._take_status(await self._asked(asks.amend(self._record.claim, count=None, to_read=False, data=data)))
+        self._shrunk(None, to_read=False, data=data)
+
+    async def write(self, data: bytes, name: Name | None = None, *, version: int | None = None) -> Register:
+        """Write the fenced register of `name`, which the lease must cover (None: of the lease's own).
+
+        Args:
+            data: what it shall hold.
+            name: or path.
+            version: that it must have now, 0 for none yet; None for whatever it is.
+
+        Raises:
+            VersionConflict: it has another version; nothing was written.
+            NotHeldError: the lease is not held any more, by the word of the service.
+            NotCovered: the lease does not cover `name` with a claim to write.
+        """
+        path = self._record.path if name is None else name
+        return await self._asked(asks.write_register(self.namespace, path, self.token, data, version))
+
+    async def erase(self, name: Name | None = None, *, version: int | None = None) -> bool:
+        """Remove the fenced register of `name`; False if there was none. The errors are those of `write`."""
+        path = self._record.path if name is None else name
+        return await self._asked(asks.erase_register(self.namespace, path, self.token, version))
+
+    async def _asked(self, ask: Ask[T]) -> T:
+        checked(ask.operation)
+        result = await self._caller.ask(lambda done, deadline: self._protocol.call(ask.operation, done, deadline))
+        return ask.read(result)
 
     async def __aenter__(self) -> Self:
         """Return the lease itself."""
@@ -129,7 +195,7 @@ class Lock:
         await lease.__aexit__(kind, error, trace)
 
 
-class Client(BaseClient):
+class Client(BaseClient, AsyncModel):
     """A client of the service. One is enough: all tasks of an event loop may use it."""
 
     def __init__(
@@ -141,6 +207,7 @@ class Client(BaseClient):
         session_timeout: Duration = limits.SESSION_TIMEOUT_MS_DEFAULT / 1000,
         request_timeout: Duration = 10.0,
         description: str = "",
+        detect_deadlocks: bool = False,
     ) -> None:
         """Make a client; it connects when it is first used.
 
@@ -151,18 +218,28 @@ class Client(BaseClient):
             session_timeout: how long the service keeps this client's session without a sign of life.
             request_timeout: how long a call waits for the service, where it takes no timeout of its own.
             description: of this client, for operators.
+            detect_deadlocks: an acquire that would wait for ever, since each task of a circle waits for the next one,
+                raises DeadlockDetected. Only for programs in which the task that acquires also releases.
 
         Raises:
             BadRequest: an argument is out of bounds; the text says which.
         """
-        super().__init__(endpoints, namespace, holder, session_timeout, request_timeout, description)
+        super().__init__(
+            endpoints,
+            namespace,
+            holder,
+            session_timeout,
+            request_timeout,
+            description,
+            detect_deadlocks=detect_deadlocks,
+        )
         self._caller = LoopCaller(self._make_protocol, self._request_timeout_ms)
 
     # --- leases ------------------------------------------------------------------------------------------------------
 
     def lock(
         self,
-        name: str,
+        name: Want,
         ttl: Duration | None = 30.0,
         *,
         timeout: Duration | None = None,
@@ -191,9 +268,23 @@ class Client(BaseClient):
         arguments = {"name": name, "ttl": ttl, "timeout": timeout, **how}
         return Lock(self, arguments, cancel_on_loss=cancel_on_loss)
 
+    def read_lock(self, *path: str, ttl: Duration | None = 30.0, timeout: Duration | None = None) -> Lock:
+        """Return a lock that shares a name or path, and all under it, with others who read."""
+        return self.lock(read(*path), ttl, timeout=timeout)
+
+    def write_lock(self, *path: str, ttl: Duration | None = 30.0, timeout: Duration | None = None) -> Lock:
+        """Return a lock that has a name or path, and all under it, alone."""
+        return self.lock(write(*path), ttl, timeout=timeout)
+
+    def lock_all(
+        self, wants: Sequence[Name | Resource], ttl: Duration | None = 30.0, *, timeout: Duration | None = None
+    ) -> Lock:
+        """Return a lock of several names, paths, `read(...)`, `write(...)` or `units(...)` at once, all or none."""
+        return self.lock([resource for want in wants for resource in resources_of(want)], ttl, timeout=timeout)
+
     async def acquire(
         self,
-        name: str,
+        name: Want,
         ttl: Duration | None = 30.0,
         *,
         timeout: Duration | None = None,  # noqa: ASYNC109 - the service is told of it, and the answer is definite
@@ -208,7 +299,7 @@ class Client(BaseClient):
         """Wait in line for a lease, and return it.
 
         Args:
-            name: of what is to be held.
+            name: of what is to be held; or a path; or what `lessor.read`, `write` and `units` return, or several such.
             ttl: how long it lives unless it is renewed; None: as long as this client's session.
             timeout: how long to wait; None: for ever; 0: not at all.
             data: kept with the lease, for others to see.
@@ -234,14 +325,14 @@ class Client(BaseClient):
         how: dict[str, Any] = {"data": data, "holder": holder, "detached": detached, "auto_renew": auto_renew}
         how |= {"max_hold": max_hold, "progress_timeout": progress_timeout, "on_lost": on_lost}
         wish = self._wish(name, ttl, timeout, **how)
-        outcome = await self._caller.acquire(wish.claim, wish.terms)
+        outcome = refused(await self._caller.acquire(wish.claim, wish.terms))
         if isinstance(outcome, Denied):  # without any time to wait
-            raise AcquireTimeout(f"{name!r} is not free")
+            raise AcquireTimeout(f"{shown(name)} is not free")
         return self._lease(outcome, wish.on_lost)
 
     async def try_acquire(
         self,
-        name: str,
+        name: Want,
         ttl: Duration | None = 30.0,
         *,
         data: bytes = b"",
@@ -266,7 +357,7 @@ class Client(BaseClient):
         how: dict[str, Any] = {"data": data, "holder": holder, "detached": detached, "auto_renew": auto_renew}
         how |= {"max_hold": max_hold, "progress_timeout": progress_timeout, "on_lost": on_lost}
         wish = self._wish(name, ttl, 0, **how)
-        outcome = await self._caller.acquire(wish.claim, wish.terms)
+        outcome = refused(await self._caller.acquire(wish.claim, wish.terms))
         return None if isinstance(outcome, Denied) else self._lease(outcome, wish.on_lost)
 
     async def resume(
@@ -280,13 +371,12 @@ class Client(BaseClient):
     ) -> Lease:
         """Go on with the lease of a ticket: renew it, from now on in the background, and release it at the end.
 
-        The service does not learn of a new owner. A detached lease is kept by whoever renews it. One that belongs to
-        the session of another client ends when that client is closed, though this one renews it; and this client learns
-        of its end only with the next renewal. `max_hold` counts from now.
+        The lease is this client's from now on, and whoever had it is told that it was taken over. `max_hold` counts
+        from now.
 
         Raises:
             LeaseLost: it is not held any more.
-            BadRequest: it is no ticket; or the lease has no ttl, and so cannot leave its session.
+            BadRequest: it is no ticket.
             Unavailable, ServiceBusy: as `acquire`.
 
         >>> async def example(client):
@@ -297,12 +387,12 @@ class Client(BaseClient):
         True True
         """
         check_on_lost(on_lost)
-        read_ticket = read(ticket)
+        read_ticket = read_ticket_text(ticket)
         terms = checked_terms(
             read_ticket.ttl_ms, auto_renew=auto_renew, max_hold=max_hold, progress_timeout=progress_timeout
         )
-        result = await self._ask(Renew(read_ticket.token, 0))
-        record = self._resumed(read_ticket, result, terms)
+        result = await self._ask(Adopt(read_ticket.token))
+        record = self._resumed(read_ticket, result, terms, self._caller.protocol.session_number)
         self._caller.do(lambda: self._caller.protocol.adopt(record, terms))
         return self._lease(record, on_lost)
 
@@ -316,10 +406,34 @@ class Client(BaseClient):
         """
         return isinstance(await self._ask(Release(token)), Released)
 
+    async def wait_free(self, name: Name, timeout: Duration | None = None) -> bool:  # noqa: ASYNC109 - as `acquire`
+        """Wait until whoever holds `name` now has let go of it; False if that did not happen in time.
+
+        It is true even if somebody else has it by then. Nobody waits behind this call, and it takes no place in a line.
+
+        Raises:
+            Unavailable, ServiceBusy, BadRequest: as `acquire`.
+        """
+        wish = self._wish(Resource(path_of(name), Mode.OBSERVE), None, timeout)
+        try:
+            outcome = refused(await self._caller.acquire(wish.claim, wish.terms))
+        except AcquireTimeout:
+            return False
+        return bool(outcome.why == FREE)
+
+    async def validate(self, token: int) -> LeaseView | None:
+        """Return the lease of this token if it is held, None if it is not (Chubby's CheckSequencer).
+
+        Raises:
+            Unavailable, BadRequest: as `acquire`.
+        """
+        result = await self._ask(Validate(token))
+        return view_of(self._caller.protocol, result.claim) if isinstance(result, Valid) else None
+
     # --- looking -----------------------------------------------------------------------------------------------------
 
-    async def describe(self, name: str) -> list[LeaseView]:
-        """Return who holds `name` (first) and who waits for it, in order; empty if nobody does.
+    async def describe(self, name: Name) -> list[LeaseView]:
+        """Return who holds `name` (first) and who waits for it, in order; then whoever overlaps it; maybe nobody.
 
         Raises:
             Unavailable, BadRequest: as `acquire`.
@@ -330,10 +444,10 @@ class Client(BaseClient):
         >>> run(example)
         [('me', False)]
         """
-        found, upto = await self._views(Describe(self.namespace, (name,)))
+        found, upto = await self._views(Describe(self.namespace, path_of(name)))
         # a queue too long for one answer goes on in the listing of the namespace, in the same order
         if upto:
-            found += [claim async for claim in self._listed(self.namespace, upto) if claim.name == name]
+            found += [claim async for claim in self._listed(self.namespace, upto) if claim.path == path_of(name)]
         return found
 
     async def leases(self, *, all_namespaces: bool = False) -> list[LeaseView]:
@@ -376,9 +490,18 @@ class Client(BaseClient):
             for lease in page:
                 yield lease
 
+    async def _run(self, ask: Ask[T]) -> T:
+        return ask.read(await self._ask(ask.operation))
+
+    def _chain(self) -> int:
+        task = asyncio.current_task()
+        return id(task) % CHAIN_MAX + 1 if task is not None else 0
+
     async def _ask(self, operation: Operation) -> Any:
         checked(operation)
-        return await self._caller.ask(lambda done, deadline: self._caller.protocol.call(operation, done, deadline))
+        protocol = self._caller.protocol
+        begin: Callable[..., Any] = protocol.transact if isinstance(operation, Transact) else protocol.call
+        return await self._caller.ask(lambda done, deadline: begin(operation, done, deadline))
 
     async def _views(self, operation: Operation) -> tuple[list[LeaseView], int]:
         page = await self._ask(operation)

@@ -1,6 +1,5 @@
 """What the clients of both faces share: the arguments, checked before anything is asked, and what answers mean."""
 
-import datetime as dt
 import os
 import secrets
 import socket
@@ -11,19 +10,18 @@ from typing import Any
 
 from ..core import limits
 from ..core.checks import check
-from ..core.commands import FOREVER, Claim, Describe, OpenSession, Operation, Renew
+from ..core.commands import FOREVER, Claim, OpenSession, Operation, Renew
 from ..core.resources import Resource
-from ..core.results import ClaimPage, Renewed
+from ..core.results import ClaimInfo, ClaimPage, ClaimPhase, ClaimStatus
 from ..transport.endpoints import parse_list
+from .durations import Duration, milliseconds, ttl_milliseconds
 from .errors import BadRequest, LeaseLost
 from .lease import LeaseView, view
 from .news import check_on_lost
 from .protocol import Protocol
 from .records import LeaseRecord, Terms
 from .ticket import Ticket
-
-Duration = float | dt.timedelta
-"""A length of time: seconds, or a timedelta."""
+from .wants import Want, resources_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +44,23 @@ class BaseClient:
         session_timeout: Duration,
         request_timeout: Duration,
         description: str,
+        *,
+        detect_deadlocks: bool,
     ) -> None:
         """Check the arguments."""
         self.namespace = namespace
+        self._detect_deadlocks = detect_deadlocks
         self._holder = holder
         session_timeout_ms = milliseconds(session_timeout)
-        checked(OpenSession(bytes(limits.SESSION_KEY_BYTES), session_timeout_ms, description))
-        self._wish("x", 1, 0)
+        checked(OpenSession(bytes(limits.SESSION_KEY_BYTES), session_timeout_ms, description, namespace))
+        checked(Claim(namespace, (Resource(("x",)),), self.holder, b"", 0, 0, detached=False))
         nodes = parse_list(_joined(endpoints))
         self._request_timeout_ms = milliseconds(request_timeout)
         if not self._request_timeout_ms:
             raise BadRequest(f"a request timeout is from 1 ms on, not {request_timeout!r}")
 
         def make_protocol() -> Protocol:
-            return Protocol(nodes, _draw_key, session_timeout_ms, description, random)
+            return Protocol(nodes, _draw_key, session_timeout_ms, description, random, namespace)
 
         self._make_protocol: Callable[[], Protocol] = make_protocol
 
@@ -68,9 +69,13 @@ class BaseClient:
         """How others see who holds, unless an acquire says otherwise."""
         return self._holder if self._holder is not None else f"{socket.gethostname()}:{os.getpid()}"
 
+    def _chain(self) -> int:
+        """Return which flow of control asks, a number that no other one has while this one lives."""
+        raise NotImplementedError
+
     def _wish(
         self,
-        name: str,
+        name: Want,
         ttl: Duration | None,
         timeout: Duration | None,
         *,
@@ -84,31 +89,36 @@ class BaseClient:
         holder = self.holder if holder is None else holder
         ttl_ms = 0 if ttl is None else ttl_milliseconds(ttl)
         wait_ms = FOREVER if timeout is None else milliseconds(timeout)
-        claim = Claim(self.namespace, (Resource((name,)),), holder, data, ttl_ms, wait_ms, detached)
-        checked(claim)
         check_on_lost(on_lost)
-        return Wish(claim, checked_terms(ttl_ms, **terms), on_lost)
+        found = checked_terms(ttl_ms, **terms)
+        chain = self._chain() if self._detect_deadlocks and wait_ms else 0
+        resources = resources_of(name)
+        claim = Claim(self.namespace, resources, holder, data, ttl_ms, wait_ms, detached, found.max_hold_ms, chain)
+        checked(claim)
+        return Wish(claim, found, on_lost)
 
-    def _resumed(self, ticket: Ticket, result: Any, terms: Terms) -> LeaseRecord:
-        """Return the record of a lease that was resumed, from the answer to its renewal.
+    def _resumed(self, ticket: Ticket, result: Any, terms: Terms, session: int) -> LeaseRecord:
+        """Return the record of a lease that was resumed, from the answer to its adoption.
 
         Raises:
             LeaseLost: it is not held any more.
         """
-        if not isinstance(result, Renewed):
+        if not isinstance(result, ClaimStatus) or result.phase != ClaimPhase.HELD:
             raise LeaseLost(f"{ticket.name!r} is not held any more: its ticket is of token {ticket.token}")
         return LeaseRecord(
             namespace=ticket.namespace,
-            path=(ticket.name,),
+            path=ticket.path,
             holder=ticket.holder,
             data=b"",
-            claim=ticket.claim,
+            claim=result.claim,
             token=ticket.token,
-            ttl_ms=ticket.ttl_ms,
+            ttl_ms=result.ttl_ms,
+            bound_ms=result.hold_until_ms,
             expires_at_ms=result.expires_at_ms,
             auto_renew=terms.auto_renew,
             detached=ticket.detached,
-            session=0,
+            session=session,
+            resources=(Resource(ticket.path),),
         )
 
 
@@ -118,6 +128,17 @@ def views(protocol: Protocol, page: Any) -> tuple[list[LeaseView], int]:
     anchor = protocol.anchor
     found = [view(info, anchor.clock_ms, anchor.over_after_ms(info.expires_at_ms)) for info in page.claims]
     return found, page.upto
+
+
+def view_of(protocol: Protocol, info: ClaimInfo) -> LeaseView:
+    """Return one claim as users see it."""
+    anchor = protocol.anchor
+    return view(info, anchor.clock_ms, anchor.over_after_ms(info.expires_at_ms))
+
+
+def shown(want: Any) -> str:
+    """Return what somebody wants, as text for people."""
+    return ", ".join(repr("/".join(resource.path)) for resource in resources_of(want))
 
 
 def renewal_milliseconds(token: int, ttl: Duration | None) -> int:
@@ -144,31 +165,6 @@ def checked_terms(
     return Terms(auto_renew, max_hold_ms, progress_ms)
 
 
-def milliseconds(duration: Duration) -> int:
-    """Return a length of time in milliseconds.
-
-    Raises:
-        BadRequest: it is none, or too long.
-    """
-    seconds: Any = duration.total_seconds() if isinstance(duration, dt.timedelta) else duration
-    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
-        raise BadRequest(f"a duration is a number of seconds or a timedelta, not a {type(duration).__name__}")
-    if not 0 <= seconds <= limits.TTL_MS_MAX / 1000:
-        raise BadRequest(f"a duration is from 0 to {limits.TTL_MS_MAX // 1000} seconds, not {duration!r}")
-    return int(seconds * 1000)
-
-
-def ttl_milliseconds(ttl: Duration) -> int:
-    """Return a ttl in milliseconds.
-
-    Raises:
-        BadRequest: it is none.
-    """
-    if milliseconds(ttl) == 0:  # on the wire, 0 stands for no ttl at all
-        raise BadRequest(f"a ttl is from {limits.TTL_MS_MIN} ms to {limits.TTL_MS_MAX} ms, not {ttl!r}")
-    return milliseconds(ttl)
-
-
 def checked(operation: Operation) -> Operation:
     """Refuse what is wrong in itself before it is sent; the gateway checks again.
 
@@ -177,14 +173,12 @@ def checked(operation: Operation) -> Operation:
     """
     texts: dict[str, Any] = {}
     match operation:
-        case Claim(namespace, (Resource((name,)),), holder, data):
-            texts = {"a namespace": namespace, "a name": name, "a holder's name": holder}
+        case Claim(namespace, _, holder, data):
+            texts = {"a namespace": namespace, "a holder's name": holder}
             if not isinstance(data, bytes):
                 raise BadRequest(f"data is bytes, not {type(data).__name__}")
-        case Describe(namespace, (name,)):
-            texts = {"a namespace": namespace, "a name": name}
-        case OpenSession(_, _, description):
-            texts = {"a description": description}
+        case OpenSession(_, _, description, namespace):
+            texts = {"a description": description, "a namespace": namespace}
         case _:
             pass
     for what, text in texts.items():

@@ -15,11 +15,11 @@ from ..core import limits
 from ..core.commands import SESSIONLESS, Operation
 from ..core.errors import BadRequest, LessorError, Malformed
 from ..core.requests import Answer, Busy, Notice, Redirect, Rejected, Request
-from ..core.results import NO_TTL, SESSION_EXPIRED, SESSION_STOLEN, Failed
+from ..core.results import SESSION_EXPIRED, SESSION_STOLEN, Failed
 from ..transport.packets import decode_packet, encode_packet
 from .clock import Anchor
-from .errors import ServiceBusy, Unavailable
-from .refusals import SessionStolen
+from .errors import Unavailable
+from .refusals import SessionStolen, refusal
 
 SILENCE_MS = 700
 """A target that says nothing for so long while an answer is due is left for the next one."""
@@ -277,12 +277,8 @@ class Calls:
             error.indefinite = True
             self._hooks.on_misunderstood(error)
             call.on_done(error)
-        elif call.doubtful:
-            call.on_done(Unavailable(result.detail, indefinite=True))  # an earlier sending may have had its effect
-        elif result.code == NO_TTL:
-            call.on_done(BadRequest(result.detail))
         else:
-            call.on_done(ServiceBusy(result.detail))
+            call.on_done(refusal(result, doubtful=call.doubtful))
 
     def _redirect(self, endpoint: str, redirect: Redirect) -> None:
         call = self._open.get(redirect.number)

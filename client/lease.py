@@ -3,10 +3,11 @@
 import datetime as dt
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ..core.results import ClaimInfo, ClaimPhase
+from ..core.resources import Mode, Resource
+from ..core.results import ClaimInfo, ClaimPhase, ClaimStatus
 from . import clock
 from .calling import BaseCaller
 from .errors import LeaseLost
@@ -44,6 +45,16 @@ class BaseLease:
     def name(self) -> str:
         """The name of what is held."""
         return "/".join(self._record.path)
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The path of what is held, of the first resource if there are several."""
+        return self._record.path
+
+    @property
+    def resources(self) -> tuple[Resource, ...]:
+        """All that is held: paths, each to read, to write, or for so many units."""
+        return self._record.resources
 
     @property
     def namespace(self) -> str:
@@ -104,7 +115,7 @@ class BaseLease:
         Counted on this machine's own clock from the sending of the request, less the drift margin; it grows with each
         renewal.
         """
-        if self._record.over:
+        if self._record.over or self._record.laid_down:
             return 0.0
         return max(0, self._protocol.safe_until_ms(self._record) - clock.now_ms()) / 1000
 
@@ -124,8 +135,26 @@ class BaseLease:
     def ticket(self) -> str:
         """Return a small text by which another thread, process or host can go on with the lease: `client.resume`."""
         record = self._record
-        known = (record.namespace, self.name, record.token, record.claim, record.ttl_ms, record.holder, record.detached)
-        return str(Ticket(*known))
+        place = (record.namespace, record.path, record.token, record.claim)
+        return str(Ticket(*place, record.ttl_ms, record.holder, record.detached))
+
+    def _take_status(self, status: Any) -> None:
+        """Take in what an amendment or a change of owner has made of the claim."""
+        if isinstance(status, ClaimStatus) and status.phase == ClaimPhase.HELD:
+            self._record.expires_at_ms = max(self._record.expires_at_ms, status.expires_at_ms)
+
+    def _shrunk(self, count: int | None, *, to_read: bool, data: bytes | None) -> None:
+        """Take in that a claim was amended as asked for."""
+        record = self._record
+        record.data = record.data if data is None else data
+        resources = record.resources
+        if count is not None:
+            resources = tuple([replace(each, count=count) if each.mode == Mode.COUNT else each for each in resources])
+        if to_read:
+            resources = tuple(
+                [replace(each, mode=Mode.READ) if each.mode == Mode.WRITE else each for each in resources]
+            )
+        record.resources = resources
 
     def _on_change(self, callback: Callable[[Any, LeaseState], object]) -> None:
         self._watch(
@@ -210,6 +239,8 @@ class LeaseView:
     held_for: float
     expires_in: float
     deadline_local_ms: int
+    path: tuple[str, ...] = ()
+    resources: tuple[Resource, ...] = ()
 
     def expire_time_unsafe(self) -> int:
         """Return when it should be over, in milliseconds since the epoch on this machine's wall clock; see `Lease`."""
@@ -237,4 +268,6 @@ def view(info: ClaimInfo, clock_ms: int, over_after_ms: int) -> LeaseView:
         held_for=max(0, clock_ms - info.since_ms) / 1000,
         expires_in=max(0, info.expires_at_ms - clock_ms) / 1000 if held else 0.0,
         deadline_local_ms=over_after_ms if held else clock.now_ms(),
+        path=info.path,
+        resources=info.resources,
     )

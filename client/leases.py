@@ -5,11 +5,12 @@ Laws it keeps:
 - each loss has its reason, and is told first thing after a suspend or a stall that ran over the deadline.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..core.commands import Operation, Release, Renew
-from ..core.results import ClaimStatus, NotHeld, Renewed
+from ..core.events import KINDS
+from ..core.results import TAKEN_OVER, ClaimStatus, NotHeld, Renewed
 from .calls import Calls
 from .records import LeaseRecord
 from .states import LeaseState, Loss
@@ -25,9 +26,12 @@ RETRY_SHARE = 20
 Ask = Callable[[Operation, Callable[[Any], None], int | None], Any]
 
 
-def why_gone(_: ClaimStatus | NotHeld) -> tuple[Loss, str]:
+def why_gone(told: ClaimStatus | NotHeld) -> tuple[Loss, str]:
     """Return why the service ended a grant: the one place that reads it from what the service said."""
-    return Loss.ENDED, NOT_HELD
+    why = told.why if isinstance(told, ClaimStatus) else ""
+    if not why or why in KINDS:
+        return (Loss.EXPIRED, "it expired") if why == "expired" else (Loss.ENDED, NOT_HELD)
+    return (Loss.TAKEN_OVER if why.startswith(TAKEN_OVER) else Loss.BROKEN), why
 
 
 class Leases:
@@ -155,6 +159,24 @@ class Leases:
         else:
             loss, why = self._why_over(lease)
             self.end(lease, LeaseState.LOST, why, loss)
+
+    def lay_down(self, tokens: Iterable[int]) -> list[LeaseRecord]:
+        """Count these leases as not held while it is open whether a transaction has released them; return them."""
+        laid_down = [lease for token in tokens if (lease := self.held.pop(token, None)) is not None]
+        for lease in laid_down:
+            lease.laid_down = True
+        return laid_down
+
+    def take_up(self, laid_down: Iterable[LeaseRecord], *, released: bool) -> None:
+        """Learn what has become of leases that were laid down."""
+        for lease in laid_down:
+            lease.laid_down = False
+            if released:
+                self.end(lease, LeaseState.RELEASED, "released")
+            elif not lease.over:
+                self.held[lease.token] = lease
+                self.wake_for(lease)
+                self.look()
 
     def _lose(self, lease: LeaseRecord) -> None:
         loss, reason = self._why_over(lease)

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..core import limits
 from ..core.commands import (
+    DEFAULT_NAMESPACE,
     SESSIONLESS,
     Cancel,
     Claim,
@@ -20,10 +21,20 @@ from ..core.commands import (
     Ping,
     Release,
     Renew,
+    Transact,
 )
 from ..core.errors import LessorError
 from ..core.requests import Notice
-from ..core.results import Cancelled, ClaimPhase, ClaimStatus, Pong, SessionOpened
+from ..core.results import (
+    FREE,
+    Cancelled,
+    ClaimPhase,
+    ClaimStatus,
+    Declined,
+    Pong,
+    SessionOpened,
+    Transacted,
+)
 from .calls import Call, Calls, Hooks, Packet
 from .clock import Anchor
 from .errors import AcquireTimeout, ClientClosed, ServiceBusy, Unavailable
@@ -55,6 +66,7 @@ class Protocol:
         session_timeout_ms: int,
         description: str,
         luck: Callable[[], float],
+        namespace: str = DEFAULT_NAMESPACE,
     ) -> None:
         """Start with no session; one is opened when it is first needed.
 
@@ -64,7 +76,9 @@ class Protocol:
             session_timeout_ms: how long the session outlives the last sign of life.
             description: of the session, for operators.
             luck: draws a number in [0, 1), to jitter renewals.
+            namespace: of the session: its settings are those of its namespace.
         """
+        self._namespace = namespace
         hooks = Hooks(self._notice, self._session_ended, self._ask_soon, self.fail_all)
         self._calls = Calls(endpoints, luck, hooks)
         self.closed = False
@@ -100,6 +114,11 @@ class Protocol:
     def leases(self) -> dict[int, LeaseRecord]:
         """What is held, by token."""
         return self._leases.held
+
+    @property
+    def session_number(self) -> int:
+        """The number of the session, 0 while there is none."""
+        return self.session.number if self.session is not None else 0
 
     @property
     def endpoints(self) -> list[str]:
@@ -180,6 +199,23 @@ class Protocol:
             self.call(operation, on_done, None)  # to wait for a session is to wait
         elif not self.closed:
             self._calls.begin_later(Call(operation, on_done, None))
+
+    def transact(self, operation: Transact, on_done: Callable[[Any], None], deadline_ms: int | None) -> None:
+        """Begin a transaction. Leases of this client that it may release are not held from now on (P3).
+
+        Only when it is certain that nothing was carried out are they held again.
+        """
+
+        def done(result: Any) -> None:
+            declined = isinstance(result, Declined) or (isinstance(result, LessorError) and not result.indefinite)
+            self._leases.take_up(laid_down, released=not declined)
+            if not declined and not isinstance(result, Transacted):
+                for lease in laid_down:
+                    self._give_back(lease.token)
+            on_done(result)
+
+        laid_down = self._leases.lay_down(step.token for step in operation.steps if isinstance(step, Release))
+        self.call(operation, done, deadline_ms)
 
     def renew(self, lease: LeaseRecord, ttl_ms: int, on_done: Callable[[Any], None], deadline_ms: int | None) -> None:
         """Extend a lease to `ttl_ms` from now at least (0: by its own ttl)."""
@@ -340,8 +376,10 @@ class Protocol:
         if isinstance(result, ClaimStatus):
             if acquire.finished or acquire.withdrawing:
                 self._withdraw_claim(acquire, result.claim)
+            elif result.phase == ClaimPhase.GONE:
+                self._finish(acquire, result)  # of an observer: it has seen what it came for, or may not wait for it
             elif result.phase == ClaimPhase.HELD:
-                self._granted(acquire, result)
+                self._granted(acquire, result, told_by_answer=True)
             else:
                 acquire.claim = result.claim
                 acquire.waiters_ahead = result.waiters_ahead
@@ -353,22 +391,35 @@ class Protocol:
         if self._closing is not None and not self._unsettled() and self._forget(self._closing):
             self._begin(self._closing)
 
-    def _claim_status(self, status: ClaimStatus) -> None:
+    def _claim_status(self, status: ClaimStatus, *, told_by_answer: bool = False) -> None:
         acquire = self._waiting.get(status.claim)
         if acquire is None:
             return
         if status.phase == ClaimPhase.HELD:
-            self._granted(acquire, status)
+            self._granted(acquire, status, told_by_answer=told_by_answer)
         elif status.phase == ClaimPhase.GONE:
             del self._waiting[status.claim]
-            if acquire.withdrawing or (acquire.deadline_ms is not None and self.now_ms >= acquire.deadline_ms):
+            if acquire.observes and not acquire.withdrawing and status.why in ("", FREE):
+                # without a reason its session has ended: what it observed may have, too, and it has to look again
+                self._finish(acquire, status) if status.why else self._claim(acquire)
+            elif acquire.withdrawing or (acquire.deadline_ms is not None and self.now_ms >= acquire.deadline_ms):
                 self._finish(acquire, _timed_out(acquire, indefinite=False))
             else:
                 self._claim(acquire)  # it went before its time: the session had ended, or somebody removed it
         else:
             acquire.waiters_ahead = status.waiters_ahead
 
-    def _granted(self, acquire: Acquire, status: ClaimStatus) -> None:
+    def _ask_about(self, claim: int) -> None:
+        """Ask for one claim, in addition to the pings that ask for those that wait in turns."""
+
+        def done(result: Any) -> None:
+            if isinstance(result, Pong):
+                for status in result.claims:
+                    self._claim_status(status, told_by_answer=True)
+
+        self._begin(Call(Ping((claim,)), done, None))
+
+    def _granted(self, acquire: Acquire, status: ClaimStatus, *, told_by_answer: bool) -> None:
         self._waiting.pop(status.claim, None)
         if acquire.finished or acquire.withdrawing:
             self._withdraw_claim(acquire, status.claim)
@@ -377,6 +428,7 @@ class Protocol:
         lease = LeaseRecord(
             namespace=claim.namespace,
             path=claim.resources[0].path,
+            resources=claim.resources,
             holder=claim.holder,
             data=claim.data,
             claim=status.claim,
@@ -389,6 +441,13 @@ class Protocol:
             session=self.session.number if self.session is not None else 0,
         )
         self._leases.add(lease, acquire.terms.max_hold_ms, acquire.terms.progress_ms)
+        if self.now_ms >= self.safe_until_ms(lease) and not told_by_answer:
+            # It looks as if the news had come too late. But the anchor may be from before the lease clock stood still,
+            # and a push brings none: the answer to a question does, and the place in the line need not be given up.
+            self._leases.held.pop(lease.token, None)
+            self._waiting[status.claim] = acquire
+            self._ask_about(status.claim)
+            return
         if self.now_ms >= self.safe_until_ms(lease):
             # the news of the grant came too late to be of use: give it back and stand in line again
             self._leases.end(lease, LeaseState.LOST, "it expired before the news of it came", Loss.EXPIRED)
@@ -461,7 +520,7 @@ class Protocol:
     def _open(self) -> None:
         if self._opening is not None:
             return
-        operation = OpenSession(self._key_source(), self.session_timeout_ms, self._description)
+        operation = OpenSession(self._key_source(), self.session_timeout_ms, self._description, self._namespace)
         self._opening = Call(operation, self._opened, None)
         self._calls.begin(self._opening)
 
@@ -552,7 +611,7 @@ class Protocol:
         if isinstance(result, Pong) and self.session is not None:
             self.session.expires_at_ms = max(self.session.expires_at_ms, result.expires_at_ms)
             for status in result.claims:
-                self._claim_status(status)
+                self._claim_status(status, told_by_answer=True)
 
 
 def _timed_out(acquire: Acquire, *, indefinite: bool) -> AcquireTimeout:

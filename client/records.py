@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.commands import Claim
+from ..core.resources import Mode, Resource
 from .calls import Call
 from .states import LeaseState, Loss
 
@@ -52,6 +53,9 @@ class LeaseRecord:
     kept_until: Callable[[], int] | None = None  # by a process that renews it too
     on_change: Callable[["LeaseRecord"], None] | None = None
 
+    resources: tuple[Resource, ...] = ()
+    laid_down: bool = False  # a transaction is under way that may release it
+
     @property
     def over(self) -> bool:
         """Whether it has been lost or released."""
@@ -73,3 +77,8 @@ class Acquire:
     withdrawing: bool = False
     lease: LeaseRecord | None = None
     ghost: bool = False  # a session that ended may have left a grant behind, which lives until its ttl runs out
+
+    @property
+    def observes(self) -> bool:
+        """Whether it only waits for others to let go."""
+        return self.operation.resources[0].mode == Mode.OBSERVE

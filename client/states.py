@@ -20,6 +20,7 @@ class Loss(enum.Enum):
     UNREACHABLE = "unreachable"
     ENDED = "ended by the service"
     BROKEN = "broken by operator"
+    TAKEN_OVER = "taken over"
     SESSION_ENDED = "session ended"
     SUSPENDED = "clock suspended"
     FORK = "fork"

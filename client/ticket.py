@@ -20,16 +20,21 @@ class Ticket:
     """What stands in a ticket: enough to renew and release the grant, and to say of what it is."""
 
     namespace: str
-    name: str
+    path: tuple[str, ...]
     token: int
     claim: int
     ttl_ms: int
     holder: str
     detached: bool
 
+    @property
+    def name(self) -> str:
+        """The name of what is held."""
+        return "/".join(self.path)
+
     def __str__(self) -> str:
         """Return the ticket as text that may stand in a URL, an environment variable or a file's name."""
-        fields = [self.namespace, self.name, self.token, self.claim, self.ttl_ms, self.holder, self.detached]
+        fields = [self.namespace, list(self.path), self.token, self.claim, self.ttl_ms, self.holder, self.detached]
         body = bytes([VERSION]) + cbor2.dumps(fields)
         return base64.urlsafe_b64encode(body + zlib.crc32(body).to_bytes(4, "big")).decode().rstrip("=")
 
@@ -52,10 +57,11 @@ def read(text: Any) -> Ticket:
     if body[0] != VERSION:
         raise BadRequest(f"a ticket of version {body[0]} is not known here")
     try:
-        namespace, name, token, claim, ttl_ms, holder, detached = cbor2.loads(body[1:])
+        namespace, path, token, claim, ttl_ms, holder, detached = cbor2.loads(body[1:])
     except (cbor2.CBORDecodeError, ValueError, TypeError):
         raise BadRequest(f"this is no ticket: {text[:40]!r}") from None
-    fields = (namespace, name, token, claim, ttl_ms, holder, detached)
-    if tuple(map(type, fields)) != (str, str, int, int, int, str, bool):
+    fields = (namespace, path, token, claim, ttl_ms, holder, detached)
+    whole_path = type(path) is list and all(type(part) is str for part in path)
+    if tuple(map(type, fields)) != (str, list, int, int, int, str, bool) or not whole_path:
         raise BadRequest(f"this is no ticket: {text[:40]!r}")
-    return Ticket(*fields)
+    return Ticket(namespace, tuple(path), token, claim, ttl_ms, holder, detached)

@@ -16,10 +16,12 @@ from .resources import Mode, Resource, reduced
 from .results import (
     CANNOT_GROW,
     COUNT_TOO_LARGE,
+    FREE,
     LIMIT_DIFFERS,
     NO_SUCH_NAMESPACE,
     NO_SUCH_SEMAPHORE,
     NO_TTL,
+    TAKEN_OVER,
     TOO_MANY,
     TTL_TOO_LONG,
     Cancelled,
@@ -33,9 +35,6 @@ from .results import (
     Result,
 )
 from .sessions import Session, Sessions
-
-FREE = "it is free"
-"""Why the claim of an observer is gone when it has seen what it came for."""
 
 UNCLEAN = ("expired", "broken")
 """Ends of a grant after which its holder may still be at work: the name may stay closed, and the lease be read."""
@@ -194,7 +193,7 @@ class Claims:
             return NotHeld()
         owner = session.record.session
         if claim.session != owner:
-            why = f"it was taken over by session {owner}"
+            why = f"{TAKEN_OVER} by session {owner}"
             self._leave_session(claim, ClaimStatus(claim.claim, ClaimPhase.GONE, token, 0, 0, why=why))
             claim.session = owner
             session.claims[claim.claim] = None
@@ -213,8 +212,12 @@ class Claims:
         smaller = self._smaller(claim, operation)
         if isinstance(smaller, Failed):
             return smaller
+        queues = self.queues_of(claim.namespace)
         old, held = claim.resources, claim.token > 0
-        claim.resources = self._shrink(claim, smaller)
+        for before, after in zip(old, smaller, strict=True):
+            if before != after:
+                queues.shrink(claim.claim, before, after, held=held)
+        claim.resources = smaller
         if operation.new_data:
             claim.data = operation.data
         if not held and operation.wait_ms not in (KEEP, 0):
@@ -224,23 +227,11 @@ class Claims:
         self.changed[claim.claim] = None
         self._book.emit_claim("amended", claim, expires_at_ms=self.expires_at_ms(claim))
         if old != smaller:
-            self.serve(claim.namespace, old)
+            self.serve(claim.namespace, smaller)
         if operation.wait_ms == 0 and not claim.token:
             self.end(claim, "timed_out")
             return ClaimStatus(claim.claim, ClaimPhase.GONE, 0, 0, 0)
         return self.status(claim)
-
-    def _shrink(self, claim: ClaimRecord, smaller: tuple[Resource, ...]) -> tuple[Resource, ...]:
-        """Have a claim want so much less in its queues; return what is left of it."""
-        queues = self.queues_of(claim.namespace)
-        kept = reduced(smaller)
-        for before, after in zip(claim.resources, smaller, strict=True):
-            if after not in kept:  # one that reads covers what lies below it, once that is only read
-                quit_queue = queues.give_up if claim.token else queues.leave
-                quit_queue(claim.claim, (before,))
-            elif before != after:
-                queues.shrink(claim.claim, before, after, held=claim.token > 0)
-        return kept
 
     def _smaller(self, claim: ClaimRecord, operation: Amend) -> tuple[Resource, ...] | Failed:
         resources = claim.resources

@@ -6,7 +6,7 @@ from . import limits
 from .errors import Malformed
 from .queues import Queues
 from .records import RECORD_KINDS, ClaimRecord, LapsedRecord, SemaphoreRecord, SessionRecord, StateHeader
-from .resources import Mode, reduced
+from .resources import Mode
 
 
 def check_records(header: Any, *rows: list[Any]) -> list[list[Any]]:
@@ -77,7 +77,7 @@ def _check_claim(header: StateHeader, claim: ClaimRecord, sessions: dict[int, No
     number = claim.claim
     _demand(bool(claim.resources), f"claim {number} asks for nothing")
     once = len(dict.fromkeys(each.path for each in claim.resources)) == len(claim.resources)
-    _demand(once and reduced(claim.resources) == claim.resources, f"claim {number} asks for the same twice")
+    _demand(once, f"claim {number} asks for the same twice")
     _demand(not claim.session or claim.session in sessions, f"the session of claim {number} is not there")
     _demand(bool(claim.token or claim.session), f"claim {number} waits for nobody")
     _demand(bool(claim.session or claim.ends_at_ms), f"claim {number} belongs to nobody and has no end")

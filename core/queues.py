@@ -352,7 +352,7 @@ class Queues:
             if child is None:
                 return
             node = child
-        if not self._shares_units(node, resource):
+        if resource.mode == Mode.OBSERVE or not self._shares_units(node, resource):
             yield from node.held
         yield from itertools.takewhile(lambda other: other < claim, node.waiting)
         yield from _conflicts_below(node, claim, shares=shares)

@@ -333,6 +333,12 @@ class EventPage:
     missed_upto: int
 
 
+FREE: Final = "it is free"
+"""Why the claim of an observer is gone when it has seen what it came for."""
+
+TAKEN_OVER: Final = "it was taken over"
+"""How the reason begins why a grant is gone that another session has adopted."""
+
 SESSION_EXPIRED = "session_expired"
 SESSION_STOLEN = "session_stolen"
 WRONG_KEY = "wrong_key"

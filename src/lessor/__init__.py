@@ -23,8 +23,28 @@ if TYPE_CHECKING:
         Unavailable,
     )
     from .client.lease import LeaseView
+    from .client.refusals import (
+        CannotGrow,
+        DeadlockDetected,
+        LimitDiffers,
+        NamespaceExists,
+        NamespaceInUse,
+        NoSuchNamespace,
+        NoSuchSemaphore,
+        NotCovered,
+        NotHeldError,
+        OutOfSequence,
+        Refused,
+        SemaphoreExists,
+        SemaphoreInUse,
+        SessionStolen,
+        TransactionDeclined,
+        VersionConflict,
+        WrongKey,
+    )
     from .client.states import LeaseState, Loss
     from .client.sync import Client, Lease, Lock, connect
+    from .client.wants import read, units, write
     from .core.errors import Corrupt, ForeignDatabase
     from .storage.failures import StorageFailed
     from .transport.ports import AddressInUse
@@ -35,29 +55,54 @@ __all__ = [
     "AcquireTimeout",
     "AddressInUse",
     "BadRequest",
+    "CannotGrow",
     "Client",
     "ClientClosed",
     "Corrupt",
+    "DeadlockDetected",
     "ForeignDatabase",
     "Lease",
     "LeaseLost",
     "LeaseState",
     "LeaseView",
     "LessorError",
+    "LimitDiffers",
     "Lock",
     "Loss",
+    "NamespaceExists",
+    "NamespaceInUse",
+    "NoSuchNamespace",
+    "NoSuchSemaphore",
+    "NotCovered",
+    "NotHeldError",
+    "OutOfSequence",
+    "Refused",
+    "SemaphoreExists",
+    "SemaphoreInUse",
     "ServiceBusy",
+    "SessionStolen",
     "StorageFailed",
+    "TransactionDeclined",
     "Unavailable",
+    "VersionConflict",
+    "WrongKey",
     "aio",
     "connect",
     "embedded",
+    "read",
+    "units",
+    "write",
 ]
 
 _HOMES = {
     "client.errors": "AcquireTimeout BadRequest ClientClosed LeaseLost LessorError ServiceBusy Unavailable",
     "client.lease": "LeaseView",
+    "client.refusals": (
+        "CannotGrow DeadlockDetected LimitDiffers NamespaceExists NamespaceInUse NoSuchNamespace NoSuchSemaphore NotCovered "
+        "NotHeldError OutOfSequence Refused SemaphoreExists SemaphoreInUse SessionStolen TransactionDeclined VersionConflict WrongKey"
+    ),
     "client.states": "LeaseState Loss",
+    "client.wants": "read units write",
     "client.sync": "Client Lease Lock connect",
     "core.errors": "Corrupt ForeignDatabase",
     "storage.failures": "StorageFailed",
