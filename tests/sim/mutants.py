@@ -366,7 +366,7 @@ def _granted_out_of_turn() -> Iterator[None]:
         waiting = [claim for claim in queues.claims_on(resources[0].path) if not self.all[claim].token]
         if waiting and not queues.held(resources[0].path):
             last = self.all[waiting[-1]]
-            self._grant(last)
+            self._grant(last, waited=True)
             self._book.notify(last.session, self.status(last))
 
     with mock.patch.object(Claims, "serve", serve):
@@ -391,8 +391,8 @@ def _dead_waiter() -> Iterator[None]:
 @_mutant("a token is taken from the number of the claim", TokensGrow, 60)
 def _token_not_growing() -> Iterator[None]:
     def make(original: Any) -> Any:
-        def grant(self: Claims, claim: Any) -> None:
-            original(self, claim)
+        def grant(self: Claims, claim: Any, *, waited: bool) -> None:
+            original(self, claim, waited=waited)
             if claim.claim % 5 == 0:
                 self._book.header.last_token -= 1
 
@@ -409,7 +409,7 @@ def _two_holders() -> Iterator[None]:
             result = original(self, operation, session, strict=strict)
             record = self.all.get(getattr(result, "claim", 0))
             if record is not None and record.token == 0 and record.claim % 7 == 0:
-                self._grant(record)
+                self._grant(record, waited=True)
                 return self.status(record)
             return result
 

@@ -1,4 +1,4 @@
-"""What a simulated client's program does in a wide world: it uses every operation of the lease model, in a few names."""
+"""What a simulated client's program does in a wide world: every operation of the lease model, on a few names."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -67,6 +67,8 @@ if TYPE_CHECKING:
 
 PENDING_MAX = 4
 SOME = b"0123456789abcdef"
+NEVER = 10**9
+"""A token that is never granted."""
 
 
 @dataclass(slots=True)
@@ -351,9 +353,9 @@ class WideApplication(Application):
         client.wake()
 
     def _saw(self, claim: int, outcome: Any) -> None:
-        if isinstance(outcome, Pong) and all(status.phase == ClaimPhase.GONE for status in outcome.claims):
-            if self.observing.pop(claim, 0) is None and outcome.claims:
-                self.world.mark("an observer that saw the end")
+        gone = isinstance(outcome, Pong) and all(status.phase == ClaimPhase.GONE for status in outcome.claims)
+        if gone and self.observing.pop(claim, 0) is None and outcome.claims:
+            self.world.mark("an observer that saw the end")
 
     def _look_away(self) -> None:
         for claim in self.observing:
@@ -372,8 +374,7 @@ class WideApplication(Application):
                 self._give_back(ticket.token)
 
     def _give_back(self, token: int) -> None:
-        if token not in self.holding:
-            self.world.released_by_others[token] = None
+        self.world.released_by_others[token] = None  # the client's protocol does not know of it, even if it is its own
         self._ask("release", Release(token), token=token)
 
     def _do_break(self) -> None:
@@ -484,7 +485,7 @@ class WideApplication(Application):
         rng = self.world.rng
         namespace, path = self._some()
         ticket = self._token()
-        token = ticket.token if ticket is not None else 1
+        token = ticket.token if ticket is not None else NEVER
         if self.grants and rng.random() < 0.8:
             grant = rng.choice(list(self.grants.values()))
             namespace, token = grant.claim.namespace, grant.record.token
@@ -571,7 +572,7 @@ class WideApplication(Application):
         rng = self.world.rng
         namespace, path = self._some()
         ticket = self._token()
-        token = ticket.token if ticket is not None else 1
+        token = ticket.token if ticket is not None else NEVER
         looks = (
             Describe(namespace, path),
             ListClaims(rng.choice(("", namespace)), 0, rng.choice((1, 100))),

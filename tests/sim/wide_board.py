@@ -2,7 +2,7 @@
 
 import random
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from lessor.core.resources import Resource
 
@@ -89,3 +89,5 @@ class Board:
     files: dict[int, File] = field(default_factory=dict)
     adopted: dict[int, None] = field(default_factory=dict)
     """Tokens of leases that changed hands, or may have: whoever had them before may not have been told."""
+    seen: Any = None
+    """What the checkers have seen of the records; see checkers/wide_view.py."""

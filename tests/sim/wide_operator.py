@@ -23,23 +23,22 @@ class Operator(Application):
     def sweep(self) -> None:
         """Make each namespace, if need be, and drop it with all that is in it."""
         for name in dict.fromkeys(NAMESPACES):
-            op = self._begin("sweep", name)
-            self._insist(op, (CreateNamespace(name, NamespaceConfig()), DropNamespace(name, force=True)))
+            self._insist(self._begin("sweep", name), CreateNamespace(name, NamespaceConfig()))
 
-    def _insist(self, op: Op, operations: tuple[Any, ...]) -> None:
+    def _insist(self, op: Op, operation: CreateNamespace | DropNamespace) -> None:
         client = self.client
         client.protocol.now_ms = client.now_ms
 
         def done(outcome: Any) -> None:
-            exists = isinstance(operations[0], CreateNamespace) and not getattr(outcome, "indefinite", False)
-            if isinstance(outcome, BaseException) and not exists:
-                self.world.at(self.world.now_us + 20 * MS, self._insist, op, operations)
-            elif operations[1:]:
-                self._insist(op, operations[1:])
+            if isinstance(operation, CreateNamespace):
+                self._insist(op, DropNamespace(operation.name, force=True))  # it may exist
+            elif isinstance(outcome, BaseException):
+                after_us = self.world.now_us + 20 * MS
+                self.world.at(after_us, self._insist, op, CreateNamespace(operation.name, NamespaceConfig()))
             else:
                 self._end(op, outcome)
 
-        client.protocol.call(operations[0], done, self._deadline())
+        client.protocol.call(operation, done, self._deadline())
         client.wake()
 
 
@@ -52,7 +51,8 @@ class Sweeper:
         program, world.program = world.program, Operator
         self.client = SimClient(world, number)
         world.program = program
-        self.app: Any = self.client.app
+        self.app = self.client.app
+        assert isinstance(self.app, Operator)
         self.app.sweep()
 
     def finish(self, patience_ms: int) -> None:
@@ -60,6 +60,7 @@ class Sweeper:
         app, world = self.app, self.world
         world._demand("every other session ends", lambda: world.referee.state.sessions <= 1, patience_ms)
         world._demand("the operator is done", lambda: not app.open_calls, patience_ms)
+        assert isinstance(app, Operator)
         app.sweep()
         world._demand("the operator is done again", lambda: not app.open_calls, patience_ms)
         app.close()

@@ -29,7 +29,7 @@ class Checker:
 
     promise = ""
     wide: ClassVar[bool | None] = None
-    """Whether it looks at wide worlds only, or at the narrow ones only, in which claims are exclusive and of one name."""
+    """True: it looks at wide worlds only. False: at narrow ones only, where claims are exclusive and of one name."""
 
     def __init__(self, world: "World") -> None:
         """Look at `world` from its beginning."""

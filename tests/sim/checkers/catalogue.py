@@ -13,6 +13,28 @@ from .p8_loss_told import LossTold
 from .p9_definite import Definite
 from .p10_bounded import Bounded
 from .stops import Stops
+from .wide_p1_restored import WideRestored
+from .wide_p3_exclusion import WideClosed, WideExclusion
+from .wide_p4_pinned import WidePinned
+from .wide_p5_registers import WideRegisters
+from .wide_p6_named import WideNamed, WideStolen, WideTransactions
+from .wide_p7_fair import WideDeadlocks, WideFair
+from .wide_p10_bounded import WideBounded
+
+WIDE: tuple[type[Checker], ...] = (
+    WideRestored,
+    WideExclusion,
+    WideClosed,
+    WidePinned,
+    WideRegisters,
+    WideTransactions,
+    WideNamed,
+    WideStolen,
+    WideFair,
+    WideDeadlocks,
+    WideBounded,
+)
+"""Those that look at worlds in which programs use the whole lease model."""
 
 ALL: tuple[type[Checker], ...] = (
     Agreement,
@@ -27,6 +49,7 @@ ALL: tuple[type[Checker], ...] = (
     Bounded,
     Linearizable,
     Stops,
+    *WIDE,
 )
 """In the order of the promises. Liveness is demanded by the world itself."""
 

@@ -41,7 +41,9 @@ class ExactlyOnce(Checker):
             if event.kind == "released" and not any(_releases(command, event) for command in commands):
                 raise self.fail(f"token {event.token} was released, which nobody has named")
             if event.kind == "renewed" and not any(
-                isinstance(step, Renew) and step.token == event.token for command in commands for step in _steps(command)
+                isinstance(step, Renew) and step.token == event.token
+                for command in commands
+                for step in _steps(command)
             ):
                 raise self.fail(f"token {event.token} was renewed, which nobody has named")
 

@@ -1,0 +1,46 @@
+"""P1 for what is restored: a state made from a snapshot does and says what the one does that it was taken from."""
+
+from typing import TYPE_CHECKING
+
+from lessor.core.commands import ReadEvents
+from lessor.core.entries import Entry
+from lessor.core.lease_state import LeaseState, Outcome
+
+from .base import Checker
+
+if TYPE_CHECKING:
+    from ..world import World
+
+EVERY = 6
+
+
+class WideRestored(Checker):
+    """Keeps a twin of the state that is made anew from a snapshot every few slots."""
+
+    promise = "P1"
+    wide = True
+
+    def __init__(self, world: "World") -> None:
+        """Start with the empty state."""
+        super().__init__(world)
+        self.twin = LeaseState()
+
+    def outcome(self, slot: int, entry: Entry, outcome: Outcome) -> None:
+        """Have the twin apply the slot, too, and compare all that came of it."""
+        state = self.world.referee.state
+        other = self.twin.apply(slot, entry)
+        if other.events != outcome.events:
+            raise self.fail(
+                f"slot {slot}: after a restart there would be {other.events}, and there was {outcome.events}"
+            )
+        if other.notices != outcome.notices:
+            raise self.fail(f"slot {slot}: after a restart {other.notices} would be pushed, not {outcome.notices}")
+        for command, mine, its in zip(self.world.ledger.commands, outcome.answers, other.answers, strict=True):
+            # what a node remembers of the events is no part of the state
+            if mine != its and not isinstance(command.operation, ReadEvents):
+                raise self.fail(f"slot {slot}: after a restart {command} would be answered {its[1]}, not {mine[1]}")
+        if slot % EVERY == 0:
+            snapshot = state.snapshot()
+            if self.twin.snapshot() != snapshot:
+                raise self.fail(f"after slot {slot} a state that was restored before differs")
+            self.twin = LeaseState.restore(snapshot)

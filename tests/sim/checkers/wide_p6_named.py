@@ -1,0 +1,161 @@
+"""P6 for the whole lease model: what is answered is what happens, all or nothing, and nobody acts on what he lost."""
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from lessor.core.commands import (
+    ATTACH_STEP,
+    SESSIONLESS,
+    Adopt,
+    Amend,
+    AttachSession,
+    Break,
+    Command,
+    DeleteSemaphore,
+    DropNamespace,
+    EraseRegister,
+    KeepAlive,
+    OpenSession,
+    Pin,
+    PutRegister,
+    Release,
+    Transact,
+    Unpin,
+    UpdateSemaphore,
+)
+from lessor.core.entries import Entry
+from lessor.core.lease_state import Outcome
+from lessor.core.results import Done, Failed, KeptAlive, Register, Released, SessionOpened, Transacted
+
+from .base import Checker
+from .wide_view import Once, look
+
+if TYPE_CHECKING:
+    from lessor.core.events import Event
+
+    from ..world import World
+
+EXACT = ("written", "erased", "pinned", "unpinned", "semaphore_updated")
+"""Events that come from one operation each, and from nothing else."""
+
+
+class WideTransactions(Checker):
+    """Adds up what the answers of a slot say that was carried out, and compares with the events."""
+
+    promise = "P6"
+    wide = True
+
+    def __init__(self, world: "World") -> None:
+        """Start with nothing answered."""
+        super().__init__(world)
+        self.once = Once()
+
+    def outcome(self, slot: int, entry: Entry, outcome: Outcome) -> None:
+        """Compare what is told with what has happened."""
+        look(self.world)
+        told: Counter[tuple[Any, ...]] = Counter()
+        released: list[int] = []
+        for command, result in self.once.carried_out(self.world.ledger.commands, outcome):
+            parts = [(command.operation, result)]
+            if isinstance(command.operation, Transact):
+                results = result.results if isinstance(result, Transacted) else ()
+                parts = list(zip(command.operation.steps, results, strict=bool(results)))
+            for operation, done in parts:
+                told.update(_said(operation, done))
+                if isinstance(operation, Release) and isinstance(done, Released):
+                    released.append(operation.token)
+        seen = Counter((event.kind, event.namespace, event.path) for event in outcome.events if event.kind in EXACT)
+        if told != seen:
+            raise self.fail(f"in slot {slot} it was told that {dict(told)}, and there was {dict(seen)}")
+        ended = [event.token for event in outcome.events if event.kind == "released"]
+        if any(token not in ended for token in released):
+            raise self.fail(f"in slot {slot} tokens {released} were called released, and {ended} were")
+
+
+def _said(operation: Any, done: Any) -> list[tuple[Any, ...]]:
+    changed = isinstance(done, Register) or (isinstance(done, Done) and done.changed)
+    kinds = {
+        PutRegister: "written",
+        EraseRegister: "erased",
+        Pin: "pinned",
+        Unpin: "unpinned",
+        UpdateSemaphore: "semaphore_updated",
+    }
+    kind = kinds.get(type(operation))
+    return [(kind, operation.namespace, operation.path)] if kind is not None and changed else []
+
+
+class WideNamed(Checker):
+    """What is broken, adopted or amended was named by its token or its number, in that very slot."""
+
+    promise = "P6"
+    wide = True
+
+    def outcome(self, slot: int, entry: Entry, outcome: Outcome) -> None:
+        """Ask of every such event which command it was."""
+        look(self.world)
+        for event in outcome.events:
+            if event.kind in ("broken", "adopted", "amended") and not any(
+                _names(command.operation, event) for command in self.world.ledger.commands
+            ):
+                raise self.fail(
+                    f"claim {event.claim}, token {event.token}, was {event.kind}, which nobody has asked for"
+                )
+
+
+def _names(operation: Any, event: "Event") -> bool:
+    match operation:
+        case Break(token):
+            return event.kind == "broken" and token == event.token
+        case DropNamespace(name, force):
+            return event.kind == "broken" and force and name == event.namespace
+        case DeleteSemaphore(namespace, path, force):
+            return event.kind == "broken" and force and event.concerns(namespace, path, below=False)
+        case Adopt(token):
+            return event.kind == "adopted" and token == event.token
+        case Amend(claim):
+            return event.kind == "amended" and claim == event.claim
+        case _:
+            return False
+
+
+class WideStolen(Checker):
+    """A session is taken over only with its key, and whoever had it before can do nothing with it any more."""
+
+    promise = "P6"
+    wide = True
+
+    def __init__(self, world: "World") -> None:
+        """Start with no session."""
+        super().__init__(world)
+        self.keys: dict[int, bytes] = {}
+        self.attach: dict[int, int] = {}
+
+    def outcome(self, slot: int, entry: Entry, outcome: Outcome) -> None:
+        """Follow the commands in their order."""
+        look(self.world)
+        for command, (_, result) in zip(self.world.ledger.commands, outcome.answers, strict=True):
+            operation = command.operation
+            if isinstance(operation, OpenSession) and isinstance(result, SessionOpened):
+                self.keys[result.session] = operation.key
+            elif isinstance(operation, AttachSession) and isinstance(result, SessionOpened):
+                self._attached(operation, result)
+            elif isinstance(operation, KeepAlive) and isinstance(result, KeptAlive):
+                for place, alive in enumerate(result.expires_at_ms):
+                    session, number = operation.pings[3 * place : 3 * place + 2]
+                    self._must_own(session, number, operation, served=alive > 1)
+            elif not isinstance(operation, SESSIONLESS):
+                self._must_own(command.session, command.number, command, served=not isinstance(result, Failed))
+
+    def _attached(self, operation: AttachSession, result: SessionOpened) -> None:
+        if self.keys.get(operation.session) != operation.key:
+            raise self.fail(f"session {operation.session} was taken over with a key that is not its own")
+        if operation.attach < self.attach.get(operation.session, 0):
+            raise self.fail(f"session {operation.session} was taken over out of sequence, as {operation.attach}")
+        self.attach[operation.session] = operation.attach
+
+    def _must_own(self, session: int, number: int, what: Command | KeepAlive, *, served: bool) -> None:
+        if number < self.attach.get(session, 0) * ATTACH_STEP:
+            self.world.mark("a request of a stolen session")
+            if served:
+                raise self.fail(f"session {session} was stolen, and request {number} was carried out: {what}")
