@@ -157,6 +157,19 @@ def test_first_come_first_served_over_the_kill_of_the_leader(cluster: Cluster) -
             wire.vanish()
 
 
+def test_a_leader_that_is_cut_off_describes_nothing(cluster: Cluster) -> None:
+    """What it says of a lock would be of long ago, while others grant it anew."""
+    with Wire(cluster.endpoints, key("one")).open() as one:
+        one.ask(claim(write("job")))
+        old = cluster.wait_for_leader()
+        cluster.partition(old, clients=False)
+        with lessor.connect(cluster.endpoint_of(old), request_timeout=0.5) as naive, pytest.raises(lessor.Unavailable):
+            naive.describe("job")
+        assert cluster.wait_for_leader() != old
+        [info] = one.ask(Describe("default", ("job",))).claims
+        assert info.holder == "holder"
+
+
 def test_a_grant_is_pushed_to_whoever_waits(tmp_path: Path) -> None:
     with (
         lessor.embedded(tmp_path) as node,
