@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 from ..core import limits
 from ..core.commands import Adopt, Describe, ListClaims, Operation, Release, Transact, Validate
@@ -11,7 +11,7 @@ from ..core.resources import Mode, Resource
 from ..core.results import FREE, Denied, Released, Valid
 from . import asks
 from .aio_model import AsyncModel
-from .asks import Ask, Register
+from .asks import Ask, Register, T
 from .base import BaseClient, checked, checked_terms, renewal_milliseconds, shown, view_of, views
 from .durations import Duration
 from .errors import AcquireTimeout, ClientClosed, LeaseLost, ServiceBusy, Unavailable
@@ -23,8 +23,6 @@ from .scope import Scope
 from .states import LeaseState
 from .ticket import read as read_ticket_text
 from .wants import Name, Want, path_of, read, resources_of, write
-
-T = TypeVar("T")
 
 CHAIN_MAX = 2**48
 """Flows of control are told apart by numbers below this."""

@@ -4,14 +4,11 @@ The blocking face has the same methods in the same order; both only send what `a
 """
 
 from collections.abc import Callable
-from typing import TypeVar
 
 from . import asks
-from .asks import Ask, Events, Namespace, Register, Semaphore, Session, Transaction
+from .asks import Ask, Events, Namespace, Register, Semaphore, Session, T, Transaction
 from .durations import Duration
 from .wants import Name
-
-T = TypeVar("T")
 
 
 class AsyncModel:

@@ -3,14 +3,14 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 from ..core import limits
 from ..core.commands import Adopt, Describe, ListClaims, Operation, Release, Transact, Validate
 from ..core.resources import Mode, Resource
 from ..core.results import FREE, Denied, Released, Valid
 from . import asks
-from .asks import Ask, Register
+from .asks import Ask, Register, T
 from .base import BaseClient, checked, checked_terms, renewal_milliseconds, shown, view_of, views
 from .caller import Caller
 from .durations import Duration
@@ -22,8 +22,6 @@ from .refusals import refused
 from .states import LeaseState
 from .ticket import read as read_ticket_text
 from .wants import Name, Want, path_of, read, resources_of, write
-
-T = TypeVar("T")
 
 CHAIN_MAX = 2**48
 """Flows of control are told apart by numbers below this."""

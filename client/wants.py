@@ -49,8 +49,11 @@ def path_of(name: Any) -> tuple[str, ...]:
     """
     if isinstance(name, str):
         return (name,)
-    if not isinstance(name, Sequence) or isinstance(name, bytes) or not all(isinstance(part, str) for part in name):
-        raise BadRequest(f"a name is text, a path a tuple of texts, not {name!r:.80}")
+    if not isinstance(name, Sequence) or isinstance(name, bytes):
+        raise BadRequest(f"a name is text, not {type(name).__name__}; a path is a tuple of texts")
+    for part in name:
+        if not isinstance(part, str):
+            raise BadRequest(f"a name is text, not {type(part).__name__}, also within a path")
     return tuple(name)
 
 
@@ -62,7 +65,7 @@ def resources_of(want: Any) -> tuple[Resource, ...]:
     """
     if isinstance(want, Resource):
         return (want,)
-    if isinstance(want, Iterable) and not isinstance(want, str):
+    if isinstance(want, Iterable) and not isinstance(want, str | bytes):
         wants = list(want)
         if wants and all(isinstance(each, Resource) for each in wants):
             return tuple(wants)

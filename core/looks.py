@@ -79,10 +79,10 @@ class Looks:
                 return self._describe(namespace, path)
             case ListClaims(namespace, after, limit):
                 numbers = numbers_after(self._claims.numbers, after)
-                return cut_page(numbers, self._claims.all, namespace, limit, self._info)
+                return cut_page(numbers, self._claims.all, namespace, limit, self.info)
             case Validate(token):
                 claim = self._claims.granted(token)
-                return Valid(self._info(claim)) if claim is not None else NotHeld()
+                return Valid(self.info(claim)) if claim is not None else NotHeld()
             case GetRegister(namespace, path):
                 return self._registers.get(namespace, path)
             case DescribeNamespace(name):
@@ -98,7 +98,7 @@ class Looks:
     def _describe(self, namespace: str, path: tuple[str, ...]) -> ClaimPage:
         queues = self._claims.queues.get(namespace)
         overlapping: Iterator[int] = iter(()) if queues is None else _once(queues.overlapping(path))
-        page = cut_page(overlapping, self._claims.all, "", limits.LIST_PAGE_MAX, self._info)
+        page = cut_page(overlapping, self._claims.all, "", limits.LIST_PAGE_MAX, self.info)
         waiting = 0 if queues is None else queues.waiting_on(path)
         lapsed = self._lapses.find(namespace, path)
         semaphore = self._semaphores.shelf.of((namespace, path))
@@ -115,7 +115,8 @@ class Looks:
         )
         return ClaimPage(page.claims, waiting, page.upto, self._book.header.revision, (about,))
 
-    def _info(self, claim: ClaimRecord) -> ClaimInfo:
+    def info(self, claim: ClaimRecord) -> ClaimInfo:
+        """Return all that is known of a claim, for people and tools."""
         return ClaimInfo(
             claim=claim.claim,
             namespace=claim.namespace,

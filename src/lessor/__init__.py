@@ -98,8 +98,9 @@ _HOMES = {
     "client.errors": "AcquireTimeout BadRequest ClientClosed LeaseLost LessorError ServiceBusy Unavailable",
     "client.lease": "LeaseView",
     "client.refusals": (
-        "CannotGrow DeadlockDetected LimitDiffers NamespaceExists NamespaceInUse NoSuchNamespace NoSuchSemaphore NotCovered "
-        "NotHeldError OutOfSequence Refused SemaphoreExists SemaphoreInUse SessionStolen TransactionDeclined VersionConflict WrongKey"
+        "CannotGrow DeadlockDetected LimitDiffers NamespaceExists NamespaceInUse NoSuchNamespace "
+        "NoSuchSemaphore NotCovered NotHeldError OutOfSequence Refused SemaphoreExists SemaphoreInUse "
+        "SessionStolen TransactionDeclined VersionConflict WrongKey"
     ),
     "client.states": "LeaseState Loss",
     "client.wants": "read units write",

@@ -7,6 +7,8 @@ import pytest
 
 import lessor.client.aio as awaited
 import lessor.client.sync as blocking
+from lessor.client.aio_model import AsyncModel
+from lessor.client.model import Model
 
 ONLY_AWAITED = {("Lock", "__init__"): {"cancel_on_loss"}, ("Client", "lock"): {"cancel_on_loss"}}
 """A thread cannot be cancelled."""
@@ -18,6 +20,7 @@ WORDS = {
     "__aexit__": "__exit__",
 }
 WAITING = {"acquire", "try_acquire", "resume", "release", "describe", "leases", "close", "renew"}
+WAITING |= {"wait_free", "validate", "shrink", "share", "update", "write", "erase"}
 SHAPE = ("Lease", "Lock", "Client")
 
 
@@ -48,6 +51,18 @@ def test_both_have_the_same_classes_and_functions() -> None:
         return [name for name, found in vars(face).items() if getattr(found, "__module__", "") == face.__name__]
 
     assert [*SHAPE, "connect"] == shape(blocking) == shape(awaited)
+
+
+def test_what_can_be_asked_beside_leases_is_the_same() -> None:
+    ours, theirs = vars(Model), vars(AsyncModel)
+    assert list(ours) == list(theirs)
+    public = [name for name in ours if inspect.isfunction(ours[name]) and not name.startswith("_")]
+    assert len(public) > 15
+    for name in public:
+        one, two = ours[name], theirs[name]
+        assert inspect.getdoc(one) == inspect.getdoc(two), name
+        assert str(inspect.signature(one)) == str(inspect.signature(two)), name
+        assert inspect.iscoroutinefunction(two) == (name != "transaction"), name
 
 
 @pytest.mark.parametrize("name", SHAPE)

@@ -106,7 +106,7 @@ def test_each_kind_of_loss_has_its_name() -> None:
     assert lease.loss is Loss.ENDED
     unowned = held(client, 0)
     world.broken.add(unowned.token)
-    world.service.state._end_session(world.service.state._sessions[unowned.session], "session_expired")
+    world.service.state._end_session(world.service.state.sessions_open[unowned.session], "session_expired")
     world.run(20_000)
     assert unowned.loss is Loss.SESSION_ENDED
 

@@ -149,7 +149,7 @@ def test_a_claim_that_an_operator_removed_stands_in_line_again_and_times_out_at_
     for _ in range(3):
         world.run(100)
         for claim in [*world.claims(waiting.tag), *world.claims(patient.tag)]:
-            world.service.state._end_claim(claim, "cancelled")
+            world.service.state.claims.end(claim, "cancelled")
     world.finish(waiting)
     assert error_of(waiting) == (AcquireTimeout, False)
     assert waiting.at >= 700

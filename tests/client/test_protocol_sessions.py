@@ -114,7 +114,7 @@ def test_an_acquire_whose_session_expired_does_not_time_out_before_its_time(time
     acquired(world.client())
     waiting = client.acquire(ttl_ms=0, timeout_ms=timeout_ms)
     world.run(10)
-    world.service.state._end_session(world.service.state.sessions_open._sessions[2], "session_expired")
+    world.service.state._end_session(world.service.state.sessions_open[2], "session_expired")
     world.finish(waiting)
     assert waiting.at >= timeout_ms
     assert isinstance(waiting.value, AcquireTimeout)
@@ -190,7 +190,7 @@ def test_of_two_requests_under_a_dead_session_the_later_answer_does_not_end_the_
     world = World()
     client = world.client(session_timeout_ms=60_000)
     acquired(client, "warm")
-    world.service.state._end_session(world.service.state.sessions_open._sessions[1], "session_expired")
+    world.service.state._end_session(world.service.state.sessions_open[1], "session_expired")
     delays = iter([(300.0,), (1.0,)])
     world.fate = lambda hop: (1.0,) if hop.up else next(delays, (1.0,))
     calls = [client.call(Release(91))]
@@ -209,7 +209,7 @@ def test_a_session_that_an_operator_ended_takes_its_leases_without_a_ttl_along()
     client = world.client(session_timeout_ms=60_000)
     kept, lost = acquired(client, "kept").lease, acquired(client, "lost", ttl_ms=0).lease
     world.broken.add(lost.token)
-    world.service.state._end_session(world.service.state.sessions_open._sessions[1], "session_expired")
+    world.service.state._end_session(world.service.state.sessions_open[1], "session_expired")
     world.finish(client.renew(kept))
     assert (lost.state, lost.reason) == (LeaseState.LOST, "the session ended")
     assert client.holds(kept)

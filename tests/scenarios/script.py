@@ -244,7 +244,7 @@ class Script:
         ).state
         self.world.tell(OUTCOMES, f"clock {ms(state.clock_ms)}, sessions {[it.session for it in state.all_sessions()]}")
         for record in state.all_claims():
-            self.world.tell(OUTCOMES, show(state._info(record)))
+            self.world.tell(OUTCOMES, show(state.looks.info(record)))
 
     # --- clients -----------------------------------------------------------------------------------------------------
 

@@ -575,9 +575,9 @@ class World:
             for lease in client.believes():
                 if lease.token in self.broken:
                     continue
-                claim = state._granted(lease.token)
+                claim = state.claims.granted(lease.token)
                 assert claim is not None, f"P3: client {client.number} believes in {lease}: {self.story()}"
-                left_ms = state._expires_at(claim) - clock_ms
+                left_ms = state.claims.expires_at_ms(claim) - clock_ms
                 assert left_ms > 0, f"P3: {lease} was over {-left_ms} ms ago: {self.story()}"
             for lease in client.protocol.leases.values():
                 over_ms = client.now_ms - client.protocol.safe_until_ms(lease)
