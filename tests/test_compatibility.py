@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 
+import lessor
+from lessor.client import holders
+
 from .support.tidy import ROOT
 
 PAGE = ROOT / "docs" / "compatibility.md"
 SYSTEMS = ("TrexLock", "Trex", "Juju", "YDB", "Locktopus")
 NOT_HERE = "*not here:*"
 REASON_WORDS = 6
+METHOD = re.compile(r"\b(client|lease|holders)\.(\w+)(?!/)")
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 
@@ -77,6 +81,16 @@ def test_every_system_has_its_tables_and_no_feature_stands_in_one_twice() -> Non
         features = [row.cells[0] for row in rows_of(section)]
         assert features, section.splitlines()[0]
         assert len(features) == len(set(features))
+
+
+def test_every_method_that_a_row_names_is_there() -> None:
+    owners = {"client": lessor.Client, "lease": lessor.Lease, "holders": holders}
+    named = 0
+    for row in rows_of(PAGE.read_text(encoding="utf-8")):
+        for owner, name in METHOD.findall(row.cells[1]):
+            assert hasattr(owners[owner], name), f"line {row.line}: {owner}.{name}"
+            named += 1
+    assert named > 50, "the rows name no methods any more"
 
 
 HERE = "tests/test_compatibility.py::test_every_row_names_a_test_that_is_there_or_a_reason"

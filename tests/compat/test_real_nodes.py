@@ -1,19 +1,20 @@
 """The most important behaviours once more on real nodes: processes, sockets and files, restarted and killed."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
 import lessor
+from lessor.actors.embedded import Embedded
 from lessor.client import holders
 from lessor.client.holders import ClaimDenied
 from lessor.client.wants import read, units, write
 from lessor.core.commands import (
     ANY_VERSION,
     FOREVER,
-    Break,
     Claim,
     CloseSession,
     CreateNamespace,
@@ -33,7 +34,6 @@ from lessor.core.results import (
     SESSION_STOLEN,
     WRONG_KEY,
     ClaimPhase,
-    Denied,
     Done,
     Failed,
     NotHeld,
@@ -183,22 +183,15 @@ def test_a_grant_is_pushed_to_whoever_waits(tmp_path: Path) -> None:
         assert (told[0].status.claim, told[0].status.phase) == (waiting.claim, HELD)
 
 
-def restarted(first: Callable[[Wire], int], tmp_path: Path) -> tuple[Wire, int, lessor.Client, Callable[[], None]]:
-    """Do something on a node, start it anew on its data, and return what attaches to the same session there."""
-    with lessor.embedded(tmp_path) as node, Wire(node.endpoints, key("one")).open() as one:
+@contextmanager
+def restarted(first: Callable[[Wire], int], data: Path) -> Iterator[tuple[Wire, int, Embedded]]:
+    """Do something on a node, start it anew on its data, and attach to the same session there."""
+    with lessor.embedded(data) as node, Wire(node.endpoints, key("one")).open() as one:
         found = first(one)
         session = one.session
-    node = lessor.embedded(tmp_path)
-    client = lessor.connect(node.endpoints)
-    wire = Wire(node.endpoints, key("one"))
-    assert isinstance(wire.attach(session, 1), SessionOpened)
-
-    def close() -> None:
-        wire.vanish()
-        client.close()
-        node.stop()
-
-    return wire, found, client, close
+    with lessor.embedded(data) as node, Wire(node.endpoints, key("one")) as wire:
+        assert isinstance(wire.attach(session, 1), SessionOpened)
+        yield wire, found, node
 
 
 def test_the_units_of_a_semaphore_are_counted_right_after_a_restart(tmp_path: Path) -> None:
@@ -210,17 +203,13 @@ def test_the_units_of_a_semaphore_are_counted_right_after_a_restart(tmp_path: Pa
         number: int = waits.claim
         return number
 
-    wire, waits, client, close = restarted(first, tmp_path)
-    try:
-        page = ask(client, Describe("default", ("sem",)))
-        about = page.about[0]
-        assert (about.limit, about.units, about.data, page.waiting) == (10, 4, b"what for", 1)
-        assert isinstance(ask(client, claim(units("sem", 1), wait_ms=0)), Denied)
-        wire.ask(Release(page.claims[0].token))
+    with restarted(first, tmp_path) as (wire, waits, node), lessor.connect(node.endpoints) as client:
+        [found] = client.semaphores()
+        assert (found.name, found.limit, found.units, found.data, found.waiting) == ("sem", 10, 4, b"what for", 1)
+        assert client.try_acquire(units("sem", 1)) is None
+        assert client.release(client.describe("sem")[0].token)
         assert wire.status(waits).phase == HELD
-        assert ask(client, Describe("default", ("sem",))).about[0].units == 7
-    finally:
-        close()
+        assert client.semaphores()[0].units == 7
 
 
 def test_paths_that_conflict_still_do_after_a_restart(tmp_path: Path) -> None:
@@ -228,16 +217,13 @@ def test_paths_that_conflict_still_do_after_a_restart(tmp_path: Path) -> None:
         token: int = one.ask(claim(write("users", "42"), read("audit"))).token
         return token
 
-    wire, token, client, close = restarted(first, tmp_path)
-    try:
+    with restarted(first, tmp_path) as (wire, token, node), lessor.connect(node.endpoints) as client:
         for resource in (write("users"), read("users", "42", "name"), write(), write("audit")):
-            assert isinstance(ask(client, claim(resource, wait_ms=0)), Denied)
+            assert client.try_acquire(resource) is None
         for resource in (write("users", "43"), read("audit", "log")):
-            assert ask(client, claim(resource, wait_ms=0)).phase == HELD
+            assert client.try_acquire(resource) is not None
         wire.ask(Release(token))
-        assert ask(client, claim(write("users", "42"), wait_ms=0)).phase == HELD
-    finally:
-        close()
+        assert client.try_acquire(write("users", "42")) is not None
 
 
 def test_pins_registers_and_namespaces_are_there_after_a_restart(tmp_path: Path) -> None:
@@ -248,17 +234,16 @@ def test_pins_registers_and_namespaces_are_there_after_a_restart(tmp_path: Path)
         one.ask(PutRegister("default", ("redis",), token, ANY_VERSION, b"state"))
         return token
 
-    wire, token, client, close = restarted(first, tmp_path)
-    try:
-        about = ask(client, Describe("default", ("redis",))).about[0]
-        assert (about.pins, about.version) == (("machine-1",), 1)
+    with restarted(first, tmp_path) as (wire, token, node), lessor.connect(node.endpoints) as client:
+        assert client.pins() == [("redis", ("machine-1",))]
+        assert client.read_register("redis").data == b"state"
         assert wire.ask(PutRegister("default", ("redis",), token, 1, b"more")) == Register(2, token, b"")
-        operation = Claim("jobs", (write("x"),), "one", b"", 0, 0, detached=False)
-        broken = ask(client, operation).token
-        ask(client, Break(broken, "to see the name stay closed"))
-        assert isinstance(ask(client, operation), Denied)
-    finally:
-        close()
+        with lessor.connect(node.endpoints, "jobs") as worker:
+            lease = worker.acquire("x")
+            client.break_lease(lease.token, "to see the name stay closed")
+            assert worker.try_acquire("x") is None
+            until(lease.lost.is_set, "the news of the break")
+            assert "to see the name stay closed" in lease.lost_reason
 
 
 def test_leases_by_the_name_of_their_holder_on_a_cluster_that_loses_its_leader(cluster: Cluster) -> None:
