@@ -74,10 +74,11 @@ class Lapses:
                     self._drop(self._lapses[number])
 
     def sweep(self) -> None:
-        """Forget what has been readable for long enough."""
+        """Forget what has been readable for long enough, and what is too much now that its names are open."""
         while self._lapses:
             oldest = self._oldest()
-            if oldest.closed_until_ms or oldest.ended_at_ms + limits.LAPSED_KEPT_MS > self._book.clock_ms:
+            late = oldest.ended_at_ms + limits.LAPSED_KEPT_MS <= self._book.clock_ms
+            if oldest.closed_until_ms or not (late or len(self._lapses) > limits.LAPSED_MAX):
                 break
             self._drop(oldest)
 

@@ -58,7 +58,7 @@ class Mutant:
     worlds: int
     patched: Patch
     prepare: Callable[[World], None] = field(default=_nothing)
-    wide: int = 0  # which kind of wide world shows it, 0 for a narrow one
+    wide: bool = False  # only worlds whose programs use the whole lease model show it
 
 
 MUTANTS: dict[str, Mutant] = {}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from multiprocessing.pool import AsyncResult
 from typing import Any
 
+from . import wide_mutants  # noqa: F401 - it adds its own
 from .checkers.base import Checker, Violated
 from .checkers.catalogue import ALL
 from .mutants import MUTANTS
@@ -94,7 +95,7 @@ def run_seed(
     """Run the world of a seed, with a bug put in on purpose if a mutant is named; add its events to `trace`."""
     with MUTANTS[mutant].patched() if mutant else contextlib.nullcontext():
         if mutant:
-            changes = {"wide": MUTANTS[mutant].wide, **(changes or {})}
+            changes = {"wide": 1 + seed % 997 if MUTANTS[mutant].wide else 0, **(changes or {})}
         world = World(seed, checkers, trace=trace, changes=changes)
         if mutant:
             MUTANTS[mutant].prepare(world)

@@ -348,7 +348,8 @@ class WideApplication(Application):
         if not client.alive or life != client.life or self.closed or claim not in self.observing or self.quiet:
             return
         client.protocol.now_ms = client.now_ms
-        self._ask("look", Ping((claim,)), lambda outcome: self._saw(claim, outcome))
+        # no call of the program's: a ping ends without a word when its session does
+        client.protocol.call(Ping((claim,)), lambda outcome: self._saw(claim, outcome), self._deadline())
         self.world.at(self.world.now_us + 300 * MS, self._look_again, claim, life)
         client.wake()
 
@@ -468,9 +469,17 @@ class WideApplication(Application):
     # --- pins, registers, semaphores, namespaces ---------------------------------------------------------------------
 
     def _do_pin(self) -> None:
-        rng = self.world.rng
-        kind = Pin if rng.random() < 0.5 else Unpin
-        self._ask("pin", kind(*self._some(), rng.choice("pq")))
+        """Pin what somebody holds, or take a pin away again, more often than not one that is there."""
+        rng, pinned, ticket = self.world.rng, self.board.pinned, self._token()
+        if pinned and rng.random() < 0.5:
+            self._ask("pin", Unpin(*pinned.pop(rng.randrange(len(pinned)))))
+            return
+        namespace, path = self._some()
+        if ticket is not None and rng.random() < 0.7:
+            namespace, path = ticket.namespace, rng.choice(ticket.resources).path
+        place = (namespace, path, rng.choice("pq"))
+        pinned.append(place)
+        self._ask("pin", Pin(*place))
 
     def _do_register(self) -> None:
         namespace, path, token, version = self._register()

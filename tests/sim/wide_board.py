@@ -89,5 +89,6 @@ class Board:
     files: dict[int, File] = field(default_factory=dict)
     adopted: dict[int, None] = field(default_factory=dict)
     """Tokens of leases that changed hands, or may have: whoever had them before may not have been told."""
+    pinned: list[tuple[str, tuple[str, ...], str]] = field(default_factory=list)
     seen: Any = None
     """What the checkers have seen of the records; see checkers/wide_view.py."""

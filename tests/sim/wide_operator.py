@@ -63,5 +63,8 @@ class Sweeper:
         assert isinstance(app, Operator)
         app.sweep()
         world._demand("the operator is done again", lambda: not app.open_calls, patience_ms)
+        lapses = world.referee.state.lapses
+        opened = lambda: not any(record.closed_until_ms for record in lapses.records())  # noqa: E731
+        world._demand("no name is closed any more", opened, patience_ms)
         app.close()
         world._demand("the operator has closed", lambda: not app.open_calls, patience_ms)

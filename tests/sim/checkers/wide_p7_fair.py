@@ -11,10 +11,12 @@ from lessor.core.resources import reduced
 from lessor.core.results import ClaimPhase, ClaimStatus, DeadlockDetected
 
 from .base import Checker
-from .wide_view import View, blockers, look, observes, overlap, overlapping
+from .wide_view import Once, View, blockers, look, observes, overlap, overlapping
 
 if TYPE_CHECKING:
     from lessor.core.events import Event
+
+    from ..world import World
 
 
 class WideFair(Checker):
@@ -64,32 +66,30 @@ class WideDeadlocks(Checker):
     promise = "P7"
     wide = True
 
+    def __init__(self, world: "World") -> None:
+        """Start with nothing asked."""
+        super().__init__(world)
+        self.once = Once()
+
     def outcome(self, slot: int, entry: Entry, outcome: Outcome) -> None:
         """Look at the last command of a slot: what is there now is what it found, and left."""
         before, view = look(self.world)
-        commands = self.world.ledger.commands
-        if not commands or not outcome.answers:
+        carried_out = list(self.once.carried_out(self.world.ledger.commands, outcome))
+        if not carried_out or carried_out[-1][0] is not self.world.ledger.commands[-1]:
             return
-        operation, result = commands[-1].operation, outcome.answers[-1][1]
+        command, result = carried_out[-1]
+        operation = command.operation
         if not isinstance(operation, Claim) or not operation.chain:
             return
         if isinstance(result, ClaimStatus) and result.phase == ClaimPhase.WAITING:
             claim = view.claims.get(result.claim)
             if claim is not None and claim.claim not in before.claims and _closes_a_circle(view, claim):
                 raise self.fail(f"claim {claim.claim} waits, and closes a circle that nobody was told of")
-        elif isinstance(result, DeadlockDetected) and self._is_new(commands[-1].session, commands[-1].number):
+        elif isinstance(result, DeadlockDetected):
             number = self.world.referee.state.header.last_claim + 1
-            asked = _asked(operation, number, commands[-1].session)
+            asked = _asked(operation, number, command.session)
             if not _closes_a_circle(view, asked):
                 raise self.fail(f"{operation} would close no circle, and is refused for {result.circle}")
-
-    def _is_new(self, session: int, number: int) -> bool:
-        return self._told.setdefault((session, number), len(self._told)) == len(self._told) - 1
-
-    @property
-    def _told(self) -> dict[tuple[int, int], int]:
-        told: dict[tuple[int, int], int] = self.__dict__.setdefault("told", {})
-        return told
 
 
 def _asked(operation: Claim, number: int, session: int) -> ClaimRecord:
