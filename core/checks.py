@@ -13,6 +13,7 @@ from .commands import (
     AttachSession,
     Break,
     Cancel,
+    Check,
     Claim,
     CloseSession,
     CreateNamespace,
@@ -37,6 +38,7 @@ from .commands import (
     RegisterIs,
     Release,
     Renew,
+    Step,
     TokenHeld,
     Transact,
     Unheld,
@@ -172,9 +174,9 @@ def _check_resource(resource: Resource) -> None:
     match resource.mode:
         case Mode.COUNT:
             _within("count", resource.count, 1, limits.SEMAPHORE_LIMIT_MAX, unit="")
-            if resource.limit and resource.count > resource.limit:
-                raise BadRequest(f"a count of {resource.count} is more than the limit {resource.limit}: never granted")
             _within("limit", resource.limit, 0, limits.SEMAPHORE_LIMIT_MAX, unit="")
+            if 0 < resource.limit < resource.count:
+                raise BadRequest(f"a count of {resource.count} is more than the limit {resource.limit}: never granted")
         case Mode.WRITE | Mode.READ | Mode.OBSERVE:
             if resource.count or resource.limit:
                 raise BadRequest("only units of a semaphore are counted")
@@ -204,7 +206,9 @@ def _check_transaction(checks: tuple[Any, ...], steps: tuple[Any, ...]) -> None:
             raise BadRequest(f"a transaction has at most {limits.TRANSACTION_ITEMS_MAX} {what}, not {len(items)}")
     if not steps and not checks:
         raise BadRequest("a transaction needs a check or a step")
-    for item in (*checks, *steps):
+    for item, kinds in (*((one, Check) for one in checks), *((one, Step) for one in steps)):
+        if not isinstance(item, kinds):
+            raise BadRequest(f"{type(item).__name__} has no place in a transaction")
         if isinstance(item, TokenHeld):
             _check_number("token", item.token)
         else:

@@ -444,8 +444,8 @@ class Claims:
         session_ms = self._sessions[claim.session].record.expires_at_ms
         return min(session_ms, claim.ends_at_ms) if claim.ends_at_ms else session_ms
 
-    def status(self, claim: ClaimRecord, count_max: int = limits.WAITERS_COUNTED_MAX) -> ClaimStatus:
-        """Return where a claim stands. Places are counted up to `count_max`; beyond, it is not known."""
+    def status(self, claim: ClaimRecord, count_max: int | None = None) -> ClaimStatus:
+        """Return where a claim stands. Places are counted up to `count_max` (None: the limit); beyond, none is known."""
         if claim.token:
             return ClaimStatus(
                 claim.claim,
@@ -458,8 +458,9 @@ class Claims:
             )
         ahead = 0
         if not claim.watermark:
-            ahead = self.queues_of(claim.namespace).ahead(claim.claim, claim.resources, count_max)
-            ahead = ahead if ahead < count_max else limits.WAITERS_COUNTED_MAX
+            most = limits.WAITERS_COUNTED_MAX if count_max is None else count_max
+            ahead = self.queues_of(claim.namespace).ahead(claim.claim, claim.resources, most)
+            ahead = ahead if ahead < most else limits.WAITERS_COUNTED_MAX
         return ClaimStatus(claim.claim, ClaimPhase.WAITING, 0, 0, ahead, claim.ttl_ms)
 
     def status_for(self, number: int, session: Session, count_max: int) -> ClaimStatus:

@@ -81,6 +81,7 @@ def _check_claim(header: StateHeader, claim: ClaimRecord, sessions: dict[int, No
     _demand(not claim.session or claim.session in sessions, f"the session of claim {number} is not there")
     _demand(bool(claim.token or claim.session), f"claim {number} waits for nobody")
     _demand(bool(claim.session or claim.ends_at_ms), f"claim {number} belongs to nobody and has no end")
+    _demand(bool(claim.ttl_ms or not (claim.session and claim.detached)), f"claim {number} is detached without a ttl")
     observes = any(each.mode == Mode.OBSERVE for each in claim.resources)
     _demand(bool(claim.watermark) == observes and not (observes and claim.token), f"claim {number} observes wrongly")
     _demand(claim.watermark <= header.last_token, f"claim {number} has seen a token that was never given")

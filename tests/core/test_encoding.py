@@ -62,20 +62,29 @@ PINNED = """
 30 Batch term elapsed_ms commands
 31 Lead ballot
 32 NoOp
-40 OpenSession key timeout_ms description
+40 OpenSession key timeout_ms description namespace
 41 CloseSession
 42 Ping claims
-43 Resource path
-44 Claim namespace resources holder data ttl_ms wait_ms detached
+43 Resource path mode count limit
+44 Claim namespace resources holder data ttl_ms wait_ms detached max_hold_ms chain
 45 Cancel claim
 46 Renew token ttl_ms
 47 Release token
 48 Describe namespace path
 49 ListClaims namespace after limit
-50 Command tag session number acked_below operation
-60 SessionOpened session expires_at_ms
+50 Command tag session number acked_below operation strict
+51 AttachSession session key attach timeout_ms description
+52 KeepAlive pings
+53 Amend claim count to_read wait_ms new_data data
+54 Break token reason
+55 Adopt token
+56 CreateSemaphore namespace path limit data
+57 UpdateSemaphore namespace path data
+58 DeleteSemaphore namespace path force
+59 Pin namespace path entity
+60 SessionOpened session expires_at_ms attach
 61 SessionClosed released
-62 ClaimStatus claim phase token expires_at_ms waiters_ahead
+62 ClaimStatus claim phase token expires_at_ms waiters_ahead ttl_ms hold_until_ms why
 63 Pong expires_at_ms claims
 64 Denied holder token expires_at_ms
 65 Cancelled was
@@ -83,9 +92,10 @@ PINNED = """
 67 NotHeld
 68 Released
 69 Failed code detail
-70 ClaimInfo claim namespace path phase holder session token ttl_ms since_ms expires_at_ms detached data
-71 ClaimPage claims waiting upto
-90 Event revision slot clock_ms kind namespace path claim token session holder expires_at_ms
+70 ClaimInfo claim namespace path phase holder session token ttl_ms since_ms expires_at_ms detached data resources \
+hold_until_ms
+71 ClaimPage claims waiting upto revision about
+90 Event revision slot clock_ms kind namespace path claim token session holder expires_at_ms others why
 110 Request session number acked_below operation
 111 Answer number clock_ms result
 112 Redirect number leader endpoint indefinite
@@ -96,10 +106,52 @@ PINNED = """
 117 Counter name value
 118 StatusAnswer number node cluster version role ballot leader leader_endpoint chosen_upto applied_upto clock_ms \
 sessions held waiting revision counters
-120 StateHeader applied_upto clock_ms base_ms term last_token last_claim last_session revision
+119 SessionStolen session attach
+120 StateHeader applied_upto clock_ms base_ms term last_token last_claim last_session revision last_item
 121 KeptReply number result
-122 SessionRecord session key timeout_ms description expires_at_ms acked_below refused_below replies
-123 ClaimRecord claim namespace resources holder data session detached ttl_ms since_ms token ends_at_ms
+122 SessionRecord session key timeout_ms description expires_at_ms acked_below refused_below replies namespace attach
+123 ClaimRecord claim namespace resources holder data session detached ttl_ms since_ms token ends_at_ms max_hold_ms \
+hold_until_ms chain watermark
+124 LapsedRecord number claim namespace resources holder token since_ms ended_at_ms closed_until_ms why
+125 SemaphoreRecord number namespace path limit data
+126 PinRecord number namespace path entities
+127 RegisterRecord number namespace path version token data
+128 NamespaceRecord number name config
+131 Lapsed claim holder token since_ms ended_at_ms closed_until_ms why
+132 About limit ephemeral units data version pins lapsed
+133 KeptAlive expires_at_ms
+134 Done changed
+135 ChainLink holder namespace path token
+136 DeadlockDetected circle
+137 Register version token data
+138 VersionDiffers version
+139 Valid claim
+140 NamespaceInfo number name created config claims sessions
+141 SessionInfo number namespace description timeout_ms expires_at_ms attach held waiting
+142 SemaphoreInfo number namespace path limit units waiting data
+143 PinInfo number namespace path entities
+144 RegisterInfo number namespace path version token
+145 RecordPage records upto
+146 EventPage events upto missed_upto
+147 Transacted results
+148 Declined part index reason
+150 Unpin namespace path entity
+151 NamespaceConfig default_ttl_ms ttl_max_ms session_grace_ms lock_delay_ms claims_max
+152 CreateNamespace name config
+153 AlterNamespace name config
+154 DropNamespace name force
+155 PutRegister namespace path token version data
+156 EraseRegister namespace path token version
+157 HeldBy namespace path holder
+158 TokenHeld token
+159 Unheld namespace path
+160 RegisterIs namespace path version
+161 Transact checks steps
+162 Validate token
+163 GetRegister namespace path
+164 DescribeNamespace name
+165 ListRecords kind namespace after limit
+166 ReadEvents namespace path below after limit
 """
 """What is on disks and wires: a line may be added, but a code once released is never given another meaning."""
 
@@ -119,10 +171,9 @@ def test_the_bytes_of_known_messages_have_not_changed() -> None:
     known = {
         Accept(Ballot(3, 1), 300, b"\xff", 299): "850482030119012c41ff19012b",
         Batch(Ballot(3, 1), 1500, (b"a", b"")): "84181e8203011905dc82416140",
-        Command(7, 2, 9, 8, claim): "86183207020908"
-        "88182c6764656661756c748182182b81676e696768746c7964686f7374410119753"
-        "01b7ffffffffffffffff4",
-        Answer(9, 1200, ClaimStatus(1, 2, 5, 31_200, 0)): "84186f091904b086183e0102051979e000",
+        Command(7, 2, 9, 8, claim): "87183207020908"
+        "8a182c6764656661756c748185182b81676e696768746c7900000064686f737441011975301b7ffffffffffffffff40000f4",
+        Answer(9, 1200, ClaimStatus(1, 2, 5, 31_200, 0)): "84186f091904b089183e0102051979e000000060",
         NoOp(): "811820",
     }
     for message, data in known.items():
@@ -208,10 +259,10 @@ def test_a_field_may_reach_its_bound_and_not_pass_it(cls: type) -> None:
 
 def test_the_bound_of_a_text_counts_its_bytes_and_not_its_letters() -> None:
     bound = limits.NAME_BYTES_MAX
-    assert from_list([43, ["é" * (bound // 2)]])
+    assert from_list([43, ["é" * (bound // 2)], 0, 0, 0])
     for name in ("é" * (bound // 2) + "x", "€" * (bound // 3 + 1), "😀" * bound):
         with pytest.raises(Malformed, match="more than 1024 bytes"):
-            from_list([43, [name]])
+            from_list([43, [name], 0, 0, 0])
 
 
 @EACH

@@ -31,7 +31,7 @@ def test_a_free_name_is_granted_at_once_with_a_token_and_a_deadline() -> None:
     leases = Leases()
     anna = leases.session()
     leases.after(400)
-    assert leases.claim(anna, "x", ttl_ms=1000) == ClaimStatus(1, HELD, token=1, expires_at_ms=1400, waiters_ahead=0)
+    assert leases.claim(anna, "x", ttl_ms=1000) == ClaimStatus(1, HELD, 1, 1400, 0, ttl_ms=1000)
     held = leases.holder("x")
     assert held is not None
     assert (held.holder, held.session, held.ttl_ms, held.since_ms) == ("holder of x", anna, 1000, 400)
@@ -94,7 +94,7 @@ def test_a_wait_ends_at_its_time_and_not_before_and_others_move_up() -> None:
     leases.after(299)
     assert leases.ping(ben, impatient).claims[0].phase == WAITING
     leases.after(1)
-    assert leases.told(ben) == [ClaimStatus(impatient, GONE, 0, 0, 0)]
+    assert leases.told(ben) == [ClaimStatus(impatient, GONE, 0, 0, 0, why="timed_out")]
     assert leases.ping(ben, impatient).claims[0].phase == GONE
     assert leases.ping(carl, patient).claims[0].waiters_ahead == 0
     leases.after(5000)
@@ -201,7 +201,7 @@ def test_a_renewed_lease_is_not_ended_by_its_old_deadline() -> None:  # P4; in T
         assert leases.holding_token("x") == 1
     leases.after(1)
     assert leases.holder("x") is None
-    assert leases.told(anna) == [ClaimStatus(1, GONE, 1, 0, 0)]
+    assert leases.told(anna) == [ClaimStatus(1, GONE, 1, 0, 0, why="expired")]
 
 
 def test_a_renewal_stamped_with_the_deadline_itself_comes_too_late() -> None:

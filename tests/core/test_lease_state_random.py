@@ -66,8 +66,8 @@ def test_when_all_is_given_back_the_state_is_as_small_as_it_was() -> None:  # P1
         leases.give_all_back()
         state = leases.state
         assert (state.held, state.waiting, state.sessions, state.claims.queues) == (0, 0, 0, {})
-        assert not (state.sessions_open._by_key or state.claims.chains or state.claims._tokens)
-        assert not (state.lapses._by_key or state.lapses._by_claim or state.namespaces.claims)
+        indexes = (state.sessions_open._by_key, state.claims.chains, state.claims._tokens, state.namespaces.claims)
+        assert not any((*indexes, state.lapses._by_key, state.lapses._by_claim))
         assert state.next_deadline_ms() == 0
         assert not state._deadlines
         assert len(state.snapshot()) <= empty + 40, "only numbers have grown"

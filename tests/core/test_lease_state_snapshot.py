@@ -1,6 +1,7 @@
 """Listings, snapshots and saved rows of the lease state, and what it makes of wrong ones; P1 to P11 are promises."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -8,13 +9,24 @@ import pytest
 
 from lessor.core import limits
 from lessor.core.ballot import Ballot
-from lessor.core.commands import FOREVER, ListClaims
+from lessor.core.commands import (
+    FOREVER,
+    Break,
+    Claim,
+    CreateNamespace,
+    CreateSemaphore,
+    ListClaims,
+    NamespaceConfig,
+    Pin,
+    PutRegister,
+)
 from lessor.core.encoding import dumps, encode, loads, to_list
 from lessor.core.entries import Batch, Entry, Lead
 from lessor.core.errors import Malformed
 from lessor.core.lease_state import LeaseState
-from lessor.core.records import ClaimRecord, SessionRecord, StateHeader
-from lessor.core.results import ClaimPage, ClaimPhase, NotHeld
+from lessor.core.records import StateHeader
+from lessor.core.resources import Mode, Resource
+from lessor.core.results import About, ClaimPage, ClaimPhase, ClaimStatus, NotHeld, Register
 
 from ..support.leases import Leases, a_story, check_consistent, claim, replayed
 
@@ -41,7 +53,9 @@ def test_describe_shows_the_holder_first_and_then_the_waiters_in_their_order() -
 def test_describe_of_a_free_name_is_empty() -> None:
     leases = Leases()
     leases.claim(leases.session(), "x")
-    assert leases.describe("y") == leases.describe("x", "other") == ClaimPage((), 0, 0)
+    for page in (leases.describe("y"), leases.describe("x", "other")):
+        nothing = About(0, ephemeral=False, units=0, data=b"", version=0, pins=(), lapsed=())
+        assert page == ClaimPage((), 0, 0, leases.state.revision, (nothing,))
 
 
 def test_describe_of_a_long_queue_counts_all_and_says_that_there_are_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +154,7 @@ def test_what_is_saved_of_each_change_adds_up_to_the_state() -> None:  # the lea
 
 
 def a_full_state() -> LeaseState:
-    """Two sessions with kept answers; a name held and waited for, a detached lease, one that outlived its session."""
+    """A record of each kind: kept answers; what is held, waited for, closed, observed, pinned, overdue, detached."""
     leases = Leases()
     gone, anna, ben = leases.session(timeout_ms=500), leases.session(), leases.session(timeout_ms=90_000)
     leases.claim(gone, "left", ttl_ms=60_000)
@@ -150,18 +164,35 @@ def a_full_state() -> LeaseState:
     leases.claim(ben, "detached", ttl_ms=40_000, detached=True)
     leases.claim(ben, "y")
     leases.claim(anna, "y")
+    leases.ask(anna, CreateNamespace("n", NamespaceConfig(lock_delay_ms=20_000)))
+    leases.ask(anna, CreateSemaphore("n", ("s",), 3, b"s"))
+    several = (Resource(("s",), Mode.COUNT, 2), Resource(("e",), Mode.COUNT, 1, 4), Resource(("r",), Mode.READ))
+    held = leases.ask(ben, Claim("n", several, "h", b"d", 0, 0, False, 50_000, 1))
+    assert isinstance(held, ClaimStatus)
+    leases.ask(ben, Claim("n", (Resource(("s",), Mode.COUNT, 2), Resource(("r", "w"))), "w", b"", 0, FOREVER, False))
+    leases.ask(ben, Claim("n", (Resource(("s",), Mode.OBSERVE),), "o", b"", 0, FOREVER, False))
+    leases.claim(anna, "broken", namespace="n")
+    leases.ask(ben, Break(leases.state.header.last_token, "it hung"))
+    leases.claim(anna, "short", ttl_ms=200)
+    leases.ask(anna, Pin("default", ("short",), "e"))
+    written = leases.ask(anna, PutRegister("default", ("x",), 2, 0, b"r"))
+    assert isinstance(written, Register)
     leases.describe("x")
     leases.after(600)
-    assert (leases.state.sessions, leases.state.held, leases.state.waiting) == (2, 4, 2)
+    assert (leases.state.sessions, leases.state.held, leases.state.waiting) == (2, 6, 4)
+    assert all(len(table) for table in leases.state.tables.values()), "a record of each kind"
     return leases.state
 
 
-Records = tuple[StateHeader, list[SessionRecord], list[ClaimRecord]]
+Records = list[Any]
+"""The header, and the lists of records in the order of their kinds."""
+
+SESSIONS, CLAIMS, LAPSES, SEMAPHORES, PINS, REGISTERS, NAMESPACES = range(1, 8)
 
 
 def packed(records: Records) -> bytes:
-    header, sessions, claims = records
-    return dumps([to_list(header), [to_list(row) for row in sessions], [to_list(row) for row in claims]])
+    header, *rows = records
+    return dumps([to_list(header), *([to_list(row) for row in part] for part in rows)])
 
 
 def no_resource(records: Records) -> None:
@@ -173,8 +204,7 @@ def two_of_one_token(records: Records) -> None:
 
 
 def two_that_hold_one_name(records: Records) -> None:
-    records[2][2].token = 5
-    records[0].last_token = 5
+    records[2][2].token = records[0].last_token = 99
 
 
 def one_that_waits_for_a_free_name(records: Records) -> None:
@@ -237,32 +267,105 @@ def a_leader_that_took_over_in_the_future(records: Records) -> None:
     records[0].base_ms = records[0].clock_ms + 1
 
 
-@pytest.mark.parametrize(
-    "tamper",
-    [
-        no_resource,
-        two_of_one_token,
-        two_that_hold_one_name,
-        one_that_waits_for_a_free_name,
-        a_token_that_was_never_given,
-        a_claim_that_was_never_given,
-        a_session_that_was_never_given,
-        two_sessions_of_one_key,
-        a_key_of_another_size,
-        one_session_twice,
-        a_session_without_a_number,
-        one_claim_twice,
-        a_claim_of_a_session_that_is_not_there,
-        a_lease_of_nobody_without_an_end,
-        one_that_waits_for_nobody,
-        a_ttl_without_a_deadline,
-        a_detached_lease_without_a_ttl,
-        a_leader_that_took_over_in_the_future,
-    ],
-)
+def the_same_path_twice(records: Records) -> None:
+    claim = records[CLAIMS][6]
+    claim.resources = (*claim.resources, Resource(("s",), Mode.READ))
+
+
+def more_units_than_there_are(records: Records) -> None:
+    records[SEMAPHORES][0].limit = 1
+
+
+def an_observer_that_holds(records: Records) -> None:
+    records[CLAIMS][8].token = records[0].last_token = 99
+
+
+def an_observer_that_has_seen_nothing(records: Records) -> None:
+    records[CLAIMS][8].watermark = 0
+
+
+def one_that_is_overdue_and_not_pinned(records: Records) -> None:
+    records[PINS][0].path = ("other",)
+
+
+def one_that_is_held_for_longer_than_it_may_be(records: Records) -> None:
+    records[CLAIMS][6].ends_at_ms += 1
+
+
+def a_closed_name_that_is_held(records: Records) -> None:
+    records[LAPSES][0].namespace, records[LAPSES][0].resources = "default", (Resource(("y",)),)
+
+
+def a_lapse_of_a_claim_that_is_there(records: Records) -> None:
+    records[LAPSES][0].claim = records[CLAIMS][0].claim
+
+
+def a_record_that_was_never_given(records: Records) -> None:
+    records[0].last_item = 1
+
+
+def two_records_of_one_number(records: Records) -> None:
+    records[PINS][0].number = records[REGISTERS][0].number
+
+
+def two_records_of_one_thing(records: Records) -> None:
+    records[PINS].append(replace(records[PINS][0], number=records[0].last_item + 1))
+    records[0].last_item += 1
+
+
+def a_namespace_twice(records: Records) -> None:
+    records[NAMESPACES].append(replace(records[NAMESPACES][0], number=records[0].last_item + 1))
+    records[0].last_item += 1
+
+
+def a_pin_of_nobody(records: Records) -> None:
+    records[PINS][0].entities = ()
+
+
+def a_register_without_a_version(records: Records) -> None:
+    records[REGISTERS][0].version = 0
+
+
+TAMPERED = [
+    no_resource,
+    two_of_one_token,
+    two_that_hold_one_name,
+    one_that_waits_for_a_free_name,
+    a_token_that_was_never_given,
+    a_claim_that_was_never_given,
+    a_session_that_was_never_given,
+    two_sessions_of_one_key,
+    a_key_of_another_size,
+    one_session_twice,
+    a_session_without_a_number,
+    one_claim_twice,
+    a_claim_of_a_session_that_is_not_there,
+    a_lease_of_nobody_without_an_end,
+    one_that_waits_for_nobody,
+    a_ttl_without_a_deadline,
+    a_detached_lease_without_a_ttl,
+    a_leader_that_took_over_in_the_future,
+    the_same_path_twice,
+    more_units_than_there_are,
+    an_observer_that_holds,
+    an_observer_that_has_seen_nothing,
+    one_that_is_overdue_and_not_pinned,
+    one_that_is_held_for_longer_than_it_may_be,
+    a_closed_name_that_is_held,
+    a_lapse_of_a_claim_that_is_there,
+    a_record_that_was_never_given,
+    two_records_of_one_number,
+    two_records_of_one_thing,
+    a_namespace_twice,
+    a_pin_of_nobody,
+    a_register_without_a_version,
+]
+
+
+@pytest.mark.parametrize("tamper", TAMPERED)
 def test_records_that_do_not_fit_together_are_refused(tamper: Callable[[Records], None]) -> None:  # P11
     state = a_full_state()
-    records = (state.header, state.all_sessions(), state.all_claims())
+    records = [state.header, *(table.records() for table in state.tables.values())]
     assert LeaseState.restore(packed(records)).snapshot() == state.snapshot()
     tamper(records)
     with pytest.raises(Malformed):
@@ -273,14 +376,15 @@ def test_records_that_do_not_fit_together_are_refused(tamper: Callable[[Records]
     "parts",
     [
         [],
-        [[], []],
-        [[], [], [], []],
-        [1, [], []],
-        [[120], [], []],
-        [to_list(StateHeader()), [1], []],
-        [to_list(StateHeader()), [], [to_list(NotHeld())]],
-        [to_list(StateHeader()), [to_list(StateHeader())], []],
-        [to_list(NotHeld()), [], []],
+        [[]] * 7,
+        [[]] * 9,
+        [to_list(StateHeader()), *[[]] * 6],
+        [1, *[[]] * 7],
+        [[120], *[[]] * 7],
+        [to_list(StateHeader()), [1], *[[]] * 6],
+        [to_list(StateHeader()), [], [to_list(NotHeld())], *[[]] * 5],
+        [to_list(StateHeader()), [to_list(StateHeader())], *[[]] * 6],
+        [to_list(NotHeld()), *[[]] * 7],
         {},
         "snapshot",
         None,
@@ -334,7 +438,7 @@ def numbers_in(part: Any) -> list[tuple[list[Any], int]]:
 def test_what_is_restored_from_tampered_records_is_consistent_and_can_go_on() -> None:  # P11
     data = a_full_state().snapshot()
     restored = 0
-    for seed in range(1500):
+    for seed in range(3000):
         chance = Random(seed)
         parts = loads(data)
         numbers = numbers_in(parts)

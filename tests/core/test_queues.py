@@ -1,4 +1,4 @@
-"""The tree of queues says the same as a list of claims searched from end to end, in every small case there is (P3, P7)."""
+"""The tree of queues says the same as a list of claims searched from end to end, in every small case (P3, P7)."""
 
 import itertools
 from random import Random
@@ -57,7 +57,7 @@ def test_long_random_histories_of_sets_with_created_limits_and_shrinking(seed: i
     for history in range(25):
         side = Side({("a",): 2, ("b",): 3} if history % 2 else {})
         for _ in range(30):
-            there = [wish for wish in side.naive.wishes]
+            there = list(side.naive.wishes)
             dice = chance.random()
             if there and dice < 0.42:
                 side.end(chance.choice(there).number)

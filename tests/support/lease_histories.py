@@ -1,4 +1,4 @@
-"""Runs random histories of the lease state beside the naive model, and beside nodes that were restored; shrinks them."""
+"""Runs random histories of the lease state beside the naive model and beside restored nodes; shrinks them."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -106,7 +106,7 @@ def check_same(state: LeaseState, model: LeaseModel) -> None:
 
 
 class Watcher:
-    """Knows nothing but what clients and the feed are told, and asserts that it is kept: tokens, exclusion, deadlines."""
+    """Knows nothing but what clients and the feed are told, and asserts that it is kept: order, tokens, deadlines."""
 
     def __init__(self) -> None:
         self.last_token = 0

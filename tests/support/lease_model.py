@@ -328,7 +328,7 @@ class ClaimsModel:
             smaller[counted[0]] = replace(smaller[counted[0]], count=change.count)
         if change.to_read:
             smaller = [Resource(each.path, Mode.READ) if each.mode == Mode.WRITE else each for each in smaller]
-        wish.resources = reduced(tuple(smaller))
+        wish.resources = tuple(smaller)
         if change.new_data:
             wish.asked = replace(wish.asked, data=change.data)
         if not wish.token and change.wait_ms not in (KEEP, 0):
@@ -393,10 +393,11 @@ class ClaimsModel:
     def end_what_is_due(self) -> None:
         """At one moment leases end first, then names open, then patience ends, then sessions."""
         while True:
-            due: list[tuple[int, int, int, Wish | Party]] = []
-            for wish in self.wishes:
-                if wish.ends_at_ms and not (wish.token and self.pinned(wish)):
-                    due.append((wish.ends_at_ms, LEASE if wish.token else WAIT, wish.number, wish))
+            due: list[tuple[int, int, int, Wish | Party]] = [
+                (wish.ends_at_ms, LEASE if wish.token else WAIT, wish.number, wish)
+                for wish in self.wishes
+                if wish.ends_at_ms and not (wish.token and self.pinned(wish))
+            ]
             opening = [(place, lapse) for place, lapse in enumerate(self.lapses) if lapse.closed_until_ms]
             due += [(lapse.closed_until_ms, OPENS, place, lapse) for place, lapse in opening]
             due += [(party.expires_at_ms, SESSION, party.number, party) for party in self.parties]

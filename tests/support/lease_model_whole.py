@@ -73,7 +73,7 @@ from lessor.core.results import (
 from .lease_model import GONE, HELD, WAITING, ClaimsModel, Party, Seen, Wish, failed
 from .naive_queues import Path, overlap
 
-FIRST_TO_LAST = (PutRegister, EraseRegister, Renew, Pin, UpdateSemaphore, Release, Unpin)
+TURN: dict[type, int] = {Release: 1, Unpin: 2}
 """What ends grants comes last in a transaction."""
 
 
@@ -96,10 +96,8 @@ class LeaseModel(ClaimsModel):
             self.clock_ms = self.base_ms + entry.elapsed_ms
             self.end_what_is_due()
             self.sweep()
-            actual = dict(outcome.answers)
-            for data in entry.commands:
+            for data, (_, self.actual) in zip(entry.commands, outcome.answers, strict=True):
                 command = read(data)
-                self.actual = actual.get(command.tag)
                 self.seen.answers.append((command.tag, self.answer(command)))
         return self.seen
 
@@ -347,7 +345,7 @@ class LeaseModel(ClaimsModel):
     def try_steps(self, operation: Transact, session: int) -> Result:
         party = self.party(session)
         assert party is not None
-        numbered = sorted(enumerate(operation.steps), key=lambda step: FIRST_TO_LAST.index(type(step[1])))
+        numbered = sorted(enumerate(operation.steps), key=lambda step: TURN.get(type(step[1]), 0))
         results = {index: self.carry_out(step, party) for index, step in numbered}
         bad = [index for index in sorted(results) if isinstance(results[index], Failed | VersionDiffers | NotHeld)]
         done: Any = tuple(results[index] for index in sorted(results))

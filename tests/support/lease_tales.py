@@ -203,15 +203,15 @@ class Tale:
         if dice < 0.3 or not len(self.state.sessions_open):
             return OpenSession(pick(KEYS), pick(TIMEOUTS_MS), "", pick(NAMESPACES))
         if dice < 0.5:
-            record = pick(self.state.all_sessions())
-            attach = max(1, record.attach + pick((-1, -1, 0, 1, 1)))
+            record = max(self.state.all_sessions(), key=lambda one: one.attach + self.chance.random())
+            attach = max(1, record.attach + pick((-1, 0, 1, 1)))
             key = record.key if self.chance.random() < 0.9 else pick(KEYS)
             return AttachSession(record.session, key, attach, pick(TIMEOUTS_MS), "again")
         if dice < 0.7:
             return Ping(tuple(self.number_of_claim() for _ in range(pick((0, 1, 3)))))
         if dice < 0.85:
             pings = [(one.session, one.attach * ATTACH_STEP + 1, 0) for one in self.state.all_sessions()]
-            return KeepAlive(tuple(part for ping in pings for part in ping) + (99, 1, 0))
+            return KeepAlive(tuple(part for ping in (*pings, (99, 1, 0)) for part in ping))
         return CloseSession()
 
     def about_a_place(self) -> Operation:
@@ -230,18 +230,26 @@ class Tale:
             return Pin(*place, pick(("e", "f")))
         if dice < 0.6:
             return Unpin(*place, pick(("e", "f")))
-        if dice < 0.75:
-            return PutRegister(*self.held_place(), self.token(), pick((0, 1, ANY_VERSION)), b"r")
         if dice < 0.8:
-            return EraseRegister(*self.held_place(), self.token(), pick((1, ANY_VERSION)))
+            return self.about_a_register()
         return self.transaction()
+
+    def about_a_register(self) -> Operation:
+        """Most often of the path that a claim holds to write, under its token."""
+        writing = [one for one in self.state.all_claims() if one.token and one.resources[0].mode == Mode.WRITE]
+        version = self.chance.choice((0, 1, 2, ANY_VERSION, ANY_VERSION))
+        claim = self.chance.choice(writing) if writing else None
+        place = (claim.namespace, claim.resources[0].path) if claim else ("n", ("x",))
+        token = claim.token if claim and self.chance.random() < 0.9 else self.token()
+        if self.chance.random() < 0.35:
+            return EraseRegister(*place, token, version)
+        return PutRegister(*place, token, version, b"r")
 
     def held_place(self) -> tuple[str, tuple[str, ...]]:
         claims = [claim for claim in self.state.all_claims() if claim.token]
         if not claims:
             return "n", ("x",)
-        writing = [claim for claim in claims if claim.resources[0].mode == Mode.WRITE] or claims
-        claim = self.chance.choice(writing)
+        claim = self.chance.choice(claims)
         return claim.namespace, claim.resources[0].path
 
     def transaction(self) -> Transact:
@@ -253,7 +261,8 @@ class Tale:
             version = RegisterIs(*place, pick((0, 1)))
             checks.append(pick((HeldBy(*place, "ann"), TokenHeld(self.token()), Unheld(*place), version)))
         for _ in range(pick((1, 1, 2, 3, 4))):
-            one = self.about_a_place() if self.chance.random() < 0.6 else self.about_a_claim()
+            about = self.chance.choice((self.about_a_place, self.about_a_register, self.about_a_claim))
+            one = about()
             if isinstance(one, PutRegister | EraseRegister | Release | Renew | Pin | Unpin | UpdateSemaphore):
                 steps.append(one)
         return Transact(tuple(checks), tuple(steps))
@@ -261,8 +270,8 @@ class Tale:
     def about_a_namespace(self) -> Operation:
         pick, dice = self.chance.choice, self.chance.random()
         config = NamespaceConfig(
-            default_ttl_ms=pick((0, KEEP, 1000)),
-            ttl_max_ms=pick((0, 0, KEEP, 10_000)),
+            default_ttl_ms=pick((0, KEEP, KEEP, 1000)),
+            ttl_max_ms=pick((0, 0, KEEP, 10_000, 500)),
             session_grace_ms=pick((0, 1000)),
             lock_delay_ms=pick((0, 500, 500, 3000)),
             claims_max=pick((0, 0, 0, 20, 2)),

@@ -6,21 +6,35 @@ from typing import Any
 from lessor.core import limits
 from lessor.core.ballot import Ballot
 from lessor.core.commands import (
+    ATTACH_STEP,
     FOREVER,
+    KEEP,
+    Adopt,
+    AlterNamespace,
+    Amend,
+    AttachSession,
+    Break,
     Cancel,
     Claim,
     CloseSession,
     Command,
+    CreateNamespace,
+    CreateSemaphore,
     DeleteSemaphore,
     Describe,
     DropNamespace,
+    EraseRegister,
     ListClaims,
+    NamespaceConfig,
     OpenSession,
     Operation,
+    Pin,
     Ping,
+    PutRegister,
     Release,
     Renew,
     Unpin,
+    UpdateSemaphore,
 )
 from lessor.core.consistency import check_records
 from lessor.core.deadlines import LEASE_ENDS, NAME_OPENS, SESSION_ENDS, WAIT_ENDS
@@ -29,7 +43,7 @@ from lessor.core.entries import Batch, Entry, Lead
 from lessor.core.events import Event
 from lessor.core.lease_state import LeaseState, Outcome
 from lessor.core.requests import Notice
-from lessor.core.resources import Resource
+from lessor.core.resources import Mode, Resource
 from lessor.core.results import ClaimInfo, ClaimPage, ClaimPhase, ClaimStatus, Pong, Result, SessionOpened
 
 NAMESPACE = "default"
@@ -198,7 +212,32 @@ def a_story() -> Leases:
     leases.claim(ben, "z", namespace="other", ttl_ms=100)
     leases.close(carl)
     leases.after(100)
+    _tell_the_rest(leases, ben)
     return leases
+
+
+def _tell_the_rest(leases: Leases, ben: int) -> None:
+    """What happens beside claims on plain names."""
+    place = ("n", ("a", "b"))
+    leases.ask(ben, CreateNamespace("n", NamespaceConfig(lock_delay_ms=500)))
+    leases.ask(ben, AlterNamespace("n", NamespaceConfig(lock_delay_ms=700, default_ttl_ms=KEEP)))
+    leases.ask(ben, CreateSemaphore("n", ("s",), 3, b""))
+    leases.ask(ben, UpdateSemaphore("n", ("s",), b"new"))
+    several = (Resource(("a",)), Resource(("s",), Mode.COUNT, 2))
+    held = leases.ask(ben, Claim("n", several, "ben", b"", 1000, 0, detached=False))
+    assert isinstance(held, ClaimStatus)
+    leases.ask(ben, Amend(held.claim, count=1))
+    leases.ask(ben, Pin("n", ("a",), "e"))
+    leases.ask(ben, PutRegister(*place, held.token, 0, b"kept"))
+    leases.ask(ben, EraseRegister(*place, held.token, 1))
+    leases.ask(ben, Unpin("n", ("a",), "e"))
+    carl = leases.session(timeout_ms=60_000)
+    leases.ask(0, AttachSession(carl, leases.last_number.to_bytes(16, "big"), 1, 60_000, "again"))
+    leases.ask(carl, Adopt(held.token), number=ATTACH_STEP + 1)
+    leases.ask(ben, Break(held.token, "it hangs"))
+    leases.ask(ben, DeleteSemaphore("n", ("s",), force=True))
+    leases.ask(ben, DropNamespace("n", force=True))
+    leases.after(700)
 
 
 def replayed(log: Iterable[Entry], *, answering: bool = True) -> LeaseState:
