@@ -9,7 +9,7 @@ import pytest
 
 from lessor.client.wants import read, write
 from lessor.core import limits
-from lessor.core.commands import Break
+from lessor.core.commands import Break, Cancel
 from lessor.core.errors import BadRequest
 from lessor.core.resources import Mode, Resource
 from lessor.core.results import ClaimPhase
@@ -239,6 +239,13 @@ def test_release_when_acquiring_leaves_no_ghost_in_any_line(anna: User, ben: Use
     assert leaver.cancel() == ClaimPhase.WAITING
     assert behind.held
     assert dora.lock(write("a")).ahead == 0
+
+
+def test_nobody_takes_another_out_of_the_line_or_gives_back_what_another_waits_for(anna: User, ben: User) -> None:
+    held, waiting = anna.lock("a"), ben.lock("a")
+    for turn, other in ((held, ben), (waiting, anna)):
+        assert other.ask(Cancel(turn.number)).was == ClaimPhase.GONE
+    assert (held.held, waiting.waiting) == (True, True)
 
 
 def test_release_when_acquired_meanwhile_gives_the_grant_back(anna: User, ben: User, carl: User) -> None:

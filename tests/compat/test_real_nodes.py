@@ -235,7 +235,7 @@ def test_pins_registers_and_namespaces_are_there_after_a_restart(tmp_path: Path)
         return token
 
     with restarted(first, tmp_path) as (wire, token, node), lessor.connect(node.endpoints) as client:
-        assert client.pins() == [("redis", ("machine-1",))]
+        assert [(pin.name, pin.entities) for pin in client.pins()] == [("redis", ("machine-1",))]
         assert client.read_register("redis").data == b"state"
         assert wire.ask(PutRegister("default", ("redis",), token, 1, b"more")) == Register(2, token, b"")
         with lessor.connect(node.endpoints, "jobs") as worker:

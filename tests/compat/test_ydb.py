@@ -499,8 +499,10 @@ def test_the_lock_example_hands_over_when_the_holder_dies(service: Service, anna
     waiter = anna.lock(exclusive())
     service.wait(4)
     assert waiter.waiting
+    assert anna.told == []
     service.wait(1.1)
     assert waiter.held
+    assert [(told.claim, told.phase) for told in anna.told] == [(waiter.number, ClaimPhase.HELD)], "told without asking"
 
 
 def test_the_workers_example_shares_the_jobs_out_by_capacity(service: Service) -> None:
