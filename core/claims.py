@@ -445,7 +445,7 @@ class Claims:
         return min(session_ms, claim.ends_at_ms) if claim.ends_at_ms else session_ms
 
     def status(self, claim: ClaimRecord, count_max: int | None = None) -> ClaimStatus:
-        """Return where a claim stands. Places are counted up to `count_max` (None: the limit); beyond, none is known."""
+        """Return where a claim stands. Places are counted up to `count_max` or the limit; beyond, none is known."""
         if claim.token:
             return ClaimStatus(
                 claim.claim,

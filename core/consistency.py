@@ -96,6 +96,12 @@ def _check_queues(claims: list[ClaimRecord], lapses: list[LapsedRecord], semapho
     queues: dict[str, Queues] = {}
     for semaphore in semaphores:
         queues.setdefault(semaphore.namespace, Queues()).limits[semaphore.path] = semaphore.limit
+    for claim in claims:
+        created = queues[claim.namespace].limits if claim.namespace in queues else {}
+        for each in claim.resources:
+            if each.mode == Mode.COUNT:
+                most = created.get(each.path, 0) or each.limit
+                _demand(each.count <= most, f"claim {claim.claim} asks for more units than there are")
     held: list[ClaimRecord | LapsedRecord] = [record for record in lapses if record.closed_until_ms]
     held += [claim for claim in claims if claim.token]
     for record in sorted(held, key=lambda record: record.token):

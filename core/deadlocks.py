@@ -38,8 +38,8 @@ class Deadlocks:
                 blocker = claims.all.get(number)
                 if blocker is None or not blocker.chain or number in came_from:
                     continue
-                if one.watermark and not 0 < blocker.token <= one.watermark:
-                    continue  # an observer waits for nothing but the grants that it found
+                if one.watermark and not _observed(one, blocker):
+                    continue
                 came_from[number] = one.claim
                 chain = (blocker.session, blocker.chain)
                 if chain == own:
@@ -61,3 +61,10 @@ class Deadlocks:
                 links.append(ChainLink(claim.holder, claim.namespace, claim.resources[0].path, claim.token))
             number = came_from[number]
         return DeadlockDetected(tuple(reversed(links)))
+
+
+def _observed(observer: ClaimRecord, other: ClaimRecord) -> bool:
+    """Return whether an observer waits for the end of a claim: of each grant that it found, and of all below."""
+    path = observer.resources[0].path
+    below = any(len(each.path) > len(path) and each.path[: len(path)] == path for each in other.resources)
+    return other.token > 0 and (below or other.token <= observer.watermark)

@@ -309,7 +309,7 @@ class Queues:
             return False
         if _first(node.waiting) < claim:
             return False
-        if not node.held and resource.mode != Mode.COUNT:
+        if not node.held:
             return True
         writers = any(held.mode == Mode.WRITE for held in itertools.islice(node.held.values(), 1))
         if resource.mode == Mode.WRITE or writers:

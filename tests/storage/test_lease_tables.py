@@ -191,7 +191,8 @@ def test_an_operator_can_read_who_holds_what_while_the_node_runs(directory: Data
         state.apply(2, Batch(Ballot(1, 2), 500, (encode(opening), encode(Command(2, 1, 1, 0, claim)))))
         tables.save(state)
         shell = sqlite3.connect(f"file:{directory.path / 'leases.db'}?mode=ro", uri=True)
-        asked = "SELECT namespace, json_extract(resources, '$[0][0][0]'), holder, token, ttl_ms, ends_at_ms, data FROM claims"
+        name = "json_extract(resources, '$[0][0][0]')"
+        asked = f"SELECT namespace, {name}, holder, token, ttl_ms, ends_at_ms, data FROM claims"  # noqa: S608
         assert shell.execute(asked).fetchall() == [("default", "nightly-report", "alice", 1, 9_000, 9_500, b"\x01")]
         assert shell.execute("SELECT session, description FROM sessions").fetchall() == [(1, "cron")]
         assert shell.execute("SELECT applied_upto, clock_ms, last_token FROM header").fetchall() == [(2, 500, 1)]

@@ -4,6 +4,7 @@ Here are claims, and the time of everything; `lease_model_whole.py` adds session
 """
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from lessor.core import limits
 from lessor.core.ballot import NO_BALLOT
@@ -456,10 +457,11 @@ class ClaimsModel:
         self.revision += 1
         first = (self.revision, self.slot, self.clock_ms, kind)
         if wish is None:
-            about: tuple[object, ...] = (namespace, path, 0, token, session, holder)
+            about: tuple[Any, ...] = (namespace, path, 0, token, session, holder)
             others: tuple[Path, ...] = ()
         else:
             paths = [each.path for each in wish.resources]
             about = (wish.namespace, paths[0], wish.number, wish.token, wish.session, wish.asked.holder)
             others = tuple(paths[1:])
-        self.seen.events.append(Event(*first, *about, expires_at_ms, others, why))  # type: ignore[arg-type]
+        values: list[Any] = [*first, *about, expires_at_ms, others, why]
+        self.seen.events.append(Event(*values))

@@ -111,7 +111,8 @@ class LeaseModel(ClaimsModel):
     def sweep(self) -> None:
         """Forget the oldest that lapsed, as far as they have been readable for long enough."""
         while self.lapses and not self.lapses[0].closed_until_ms:
-            if self.lapses[0].ended_at_ms + limits.LAPSED_KEPT_MS > self.clock_ms:
+            late = self.lapses[0].ended_at_ms + limits.LAPSED_KEPT_MS <= self.clock_ms
+            if not late and len(self.lapses) <= limits.LAPSED_MAX:
                 break
             del self.lapses[0]
 

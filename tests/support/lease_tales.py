@@ -215,7 +215,8 @@ class Tale:
         return CloseSession()
 
     def about_a_place(self) -> Operation:
-        pick, place = self.chance.choice, (self.chance.choice(NAMESPACES), self.chance.choice(PATHS))
+        pick = self.chance.choice
+        place: tuple[str, tuple[str, ...]] = (pick(NAMESPACES), pick(PATHS))
         dice = self.chance.random()
         if dice < 0.1:
             return CreateSemaphore(*place, pick((1, 3, 4)), b"s")
