@@ -169,6 +169,13 @@ def test_a_name_that_is_a_part_of_what_the_holder_has_is_denied_and_not_tried_fo
         juju.run(holders.claim("default", ("models", "redis"), "redis/0", 60_000))
 
 
+def test_a_name_of_which_somebody_has_a_part_is_denied_without_a_holder(juju: User) -> None:
+    juju.lock(("models", "redis"), holder="redis/0")
+    with pytest.raises(ClaimDenied, match="it is not free") as caught:
+        juju.run(holders.claim("default", ("models",), "redis/0", 60_000))
+    assert caught.value.holder == ""
+
+
 # --- extend ----------------------------------------------------------------------------------------------------------
 
 
