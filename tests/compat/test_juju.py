@@ -362,6 +362,18 @@ def test_wait_until_expired_is_woken_though_the_lease_is_claimed_again_in_the_sa
     assert [told.why for told in juju.told] == ["it is free"]
 
 
+def test_wait_until_expired_waits_for_what_overlaps_above_and_below(service: Service, anna: User, ben: User) -> None:
+    above, below = anna.lock(("models",)), ben.lock(("units", "redis", "0"))
+    waits = [service.user().wait_until_free(name) for name in (("models", "redis"), ("units", "redis"))]
+    beside = service.user().wait_until_free(("units", "store"))
+    assert [wait.waiting for wait in waits] == [True, True]
+    assert beside.number == 0
+    above.release()
+    assert [wait.waiting for wait in waits] == [False, True]
+    below.release()
+    assert not waits[1].waiting
+
+
 def test_cancel_wait_leaves_nothing_behind(juju: User, service: Service) -> None:
     claim(juju, "redis", "redis/0", 30)
     wait = service.user().wait_until_free("redis")

@@ -8,7 +8,7 @@ from lessor.core.commands import (
     Release,
     Renew,
 )
-from lessor.core.results import ClaimStatus, Denied, NotHeld, Released, Renewed
+from lessor.core.results import ClaimStatus, Denied, NotHeld, Released, Renewed, VersionDiffers
 
 from .service import Service, User
 
@@ -184,6 +184,8 @@ def test_a_lock_is_no_lock_on_the_thing_but_its_stamp_can_guard_it(service: Serv
     service.wait(31)
     new = ben.lock("job", ttl=30)
     assert anna.ask(PutRegister("default", ("job",), old.token, ANY_VERSION, b"anna again")) == NotHeld()
+    for version in (0, 2):
+        assert ben.ask(PutRegister("default", ("job",), new.token, version, b"on a guess")) == VersionDiffers(1)
     written = ben.ask(PutRegister("default", ("job",), new.token, 1, b"ben now"))
     assert (written.version, written.token) == (2, new.token)
 
