@@ -29,6 +29,7 @@ from lessor.core.messages import PeerLost, Tick
 from lessor.core.proposer import Proposer
 from lessor.storage.directory import DataDirectory, Identity
 from lessor.storage.failures import StorageFailed
+from lessor.transport.feed import topic_of
 from lessor.transport.packets import decode_packet, decode_peer_packet
 
 from .checkers.base import Checker, Violated
@@ -347,6 +348,8 @@ class ShellNode(Node):
         world = self.world
         if socket.kind == zmq.XPUB:
             events = decode_packet(frames[-1])
+            # what happens to a set is told once more under each of its further paths
+            events = [event for event in events if frames[0] == topic_of(event.namespace, event.path)]
             if self.turn is not None:
                 self.turn.said += [Send(Address(self.number, Role.FEED), event) for event in events]
             for checker in world.hooks.events:
@@ -457,7 +460,7 @@ class ShellWorld(World):
     ) -> None:
         """Draw the world."""
         self.found: Violated | None = None
-        super().__init__(seed, checkers, trace=trace, changes={"wide": 0, **(changes or {})})
+        super().__init__(seed, checkers, trace=trace, changes=changes)
         self.law = next((checker for checker in self.checkers if isinstance(checker, ShellLaw)), None)
         self.nodes = {member: ShellNode(self, member) for member in self.members}
 

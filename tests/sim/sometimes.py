@@ -14,6 +14,7 @@ from lessor.core.proposer import Stage
 from lessor.core.results import TOO_MANY, Failed
 
 from .checkers.base import Checker
+from .wide_sometimes import WIDE_SOMETIMES
 
 if TYPE_CHECKING:
     from .client import SimClient
@@ -58,7 +59,7 @@ WORLDS_ENOUGH: Final = 1000
 
 def never(marks: Counter[str]) -> list[str]:
     """Return what was not reached."""
-    return [mark for mark in SOMETIMES if not marks[mark]]
+    return [mark for mark in (*SOMETIMES, *WIDE_SOMETIMES) if not marks[mark]]
 
 
 class Observer(Checker):

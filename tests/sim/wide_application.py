@@ -392,7 +392,6 @@ class WideApplication(Application):
 
         def done(outcome: Any) -> None:
             if isinstance(outcome, ClaimStatus):
-                self.world.mark("a lease adopted")
                 self.adopted[ticket.token] = None
                 after_us = 0 if self.quiet else int(self.world.options.hold_ms * MS * 2 * self.world.random())
                 self.world.at(self.world.now_us + after_us, self._give_up, ticket.token, self.client.life)

@@ -33,6 +33,7 @@ from .sometimes import Observer
 from .wide_application import WideApplication
 from .wide_board import Board, Taste
 from .wide_operator import Sweeper
+from .wide_sometimes import WideObserver
 
 FIRST_CLIENT = 101
 HEAL_MS = 20_000
@@ -109,7 +110,8 @@ class World:
         self.program: type[Application] = WideApplication if self.options.wide else Application
         self.checkers = [kind(self) for kind in checkers if kind.wide in (None, bool(self.options.wide))]
         self.ledger = Ledger(self)
-        self.hooks = Hooks([self.referee, self.ledger, Observer(self), *self.checkers])
+        observers = [Observer(self), WideObserver(self)] if self.options.wide else [Observer(self)]
+        self.hooks = Hooks([self.referee, self.ledger, *observers, *self.checkers])
         self.node_at = {endpoint(member): member for member in self.members}
         self.nodes = {member: Node(self, member) for member in self.members}
         self.clients: list[SimClient] = []
