@@ -4,13 +4,38 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any, Final
 
 from ..client.errors import AcquireTimeout, ServiceBusy, Unavailable
+from ..client.refusals import (
+    LimitDiffers,
+    NamespaceExists,
+    NoSuchNamespace,
+    NoSuchSemaphore,
+    NotCovered,
+    SemaphoreExists,
+)
 from ..core.errors import BadRequest, LessorError
 from ..transport.names import why_unresolved
-from . import bench, exit_codes, listing, lock, serve, sim, status, watch
+from . import (
+    bench,
+    breaking,
+    exit_codes,
+    listing,
+    lock,
+    namespaces,
+    pins,
+    registers,
+    semaphores,
+    serve,
+    sessions,
+    show,
+    sim,
+    status,
+    watch,
+)
 from .demo import command as demo
-from .options import Parser, split_command
+from .options import Parser, command_of, split_command
 from .output import complain
 from .server import ServerMissing
 
@@ -26,8 +51,38 @@ EXAMPLES = """
 lessor demo                                        see it work, on this machine, in a quarter of a minute
 lessor serve --node-id 1 --cluster 1=tcp://127.0.0.1:7411 --data ./node1
 lessor lock nightly-report -- ./report.sh          run a command while holding a lock
+lessor show nightly-report                         who holds it, who waits, and why it is not free
 lessor status                                      how the nodes are
 """
+
+REMEDIES: Final[dict[type[LessorError], str]] = {
+    NoSuchNamespace: "`lessor namespaces` lists them, `lessor namespace create` makes one",
+    NoSuchSemaphore: "`lessor semaphores` lists them, `lessor semaphore create` makes one",
+    NamespaceExists: "`lessor namespace alter` changes its settings",
+    SemaphoreExists: "its limit stays as it is; `lessor semaphore update` changes its data",
+    LimitDiffers: "one that was created is asked for without a limit",
+    NotCovered: "the lease that covers a register is on its name, or on a path above it, to write",
+}
+"""What to do, by what was refused."""
+
+
+COMMANDS: Final[tuple[Any, ...]] = (
+    serve,
+    demo,
+    lock,
+    listing,
+    show,
+    breaking,
+    watch,
+    status,
+    sessions,
+    namespaces,
+    semaphores,
+    pins,
+    registers,
+    bench,
+    sim,
+)
 
 
 def build_parser() -> Parser:
@@ -37,7 +92,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="lessor", summary=SUMMARY, examples=EXAMPLES, notes=NOTES, codes=" ".join(exit_codes.MEANINGS))
     parser.add_argument("--version", action="version", version=f"lessor {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
-    for module in (serve, demo, lock, listing, status, watch, bench, sim):
+    for module in COMMANDS:
         module.register(commands)
     return parser
 
@@ -51,8 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_codes.USAGE
     options, unknown = parser.parse_known_args(arguments)
     chosen: Parser = options.parser
-    if unknown:
-        chosen.refuse(unknown[0])
+    chosen.take_extras(options, unknown)
     options.behind = chosen.take_behind(options, behind)
     chosen.complete(options)
     try:
@@ -65,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exit_codes.BROKEN_PIPE
     except (LessorError, ServerMissing) as error:
-        complain(options.command, explain(error) + _hint(error, options))
+        complain(command_of(options), explain(error) + _hint(error, options))
         return code_of(error)
     return code
 
@@ -98,4 +152,5 @@ def explain(error: Exception) -> str:
         text = f"the service is unavailable: {text}"
     if getattr(error, "indefinite", False):
         text += "; the request may have taken effect all the same"
-    return text
+    remedy = REMEDIES.get(type(error))
+    return f"{text}; {remedy}" if remedy else text

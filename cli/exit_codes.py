@@ -11,7 +11,8 @@ OK: Final = 0
 """Done, or the answer is yes."""
 
 FAILED: Final = 1
-"""The answer is no: nobody holds the name, no leader is known, a promise was broken; or a port is taken."""
+"""The answer is no: nobody holds the name, there is no such thing or it is in use, no leader is known, a promise was
+broken; or a port is taken."""
 
 USAGE: Final = 2
 """Wrong arguments or a wrong configuration, such as a file where a directory should be; nothing was done."""
@@ -54,7 +55,7 @@ def of_interrupt(interrupt: KeyboardInterrupt) -> int:
 
 MEANINGS: Final = {
     "0": "done, or the answer is yes",
-    "1": "the answer is no: nobody holds the name, no leader is known, a promise was broken; or a port is taken",
+    "1": "the answer is no: nobody holds it, there is none or it is in use, no leader is known; or a port is taken",
     "2": "wrong arguments or a wrong configuration; nothing was done",
     "70": "serve: a part of the node failed; start it again",
     "78": "serve: the data directory is damaged, lost or somebody else's; an operator must look",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
 from ..client.sync import Client, connect
+from ..core.commands import DEFAULT_NAMESPACE
 from ..core.errors import BadRequest
 from ..transport.endpoints import parse, parse_list
 from . import exit_codes
@@ -53,7 +54,8 @@ class Parser(argparse.ArgumentParser):
         )
         self._options: list[tuple[argparse.Action, str, Any, bool]] = []
         self._flags_only: list[tuple[argparse.Action, Any]] = []
-        self._name = ""  # how a NAME that begins with - is given; empty: this command takes none
+        self._positionals: list[tuple[str, str]] = []  # each with its metavar; the first one is the NAME
+        self._behind_usage = ""  # how a NAME that begins with - is given
         self._name_required = False
         self._runs_command = False
 
@@ -78,31 +80,67 @@ class Parser(argparse.ArgumentParser):
         else:
             self._register(action, default, required=required)
 
-    def name(self, help: str, *, required: bool = True, runs_command: bool = False) -> None:  # noqa: A002 - argparse's
-        """Add the NAME that a command is about. One that begins with - stands behind `--`, as if it were no option."""
-        self._name = f"{self.prog} -- -NAME{' -- COMMAND' if runs_command else ''}"
+    def name(
+        self,
+        help: str,  # noqa: A002 - argparse's own word
+        *others: tuple[str, str],
+        required: bool = True,
+        runs_command: bool = False,
+    ) -> None:
+        """Add the NAME that a command is about, and what follows it: each by its metavar and its help.
+
+        One that begins with - stands behind `--`, as if it were no option. A command that runs another one takes
+        several NAMEs.
+        """
+        self._behind_usage = f"{self.prog} -- -NAME{' -- COMMAND' if runs_command else ''}"
         self._name_required = required
         self._runs_command = runs_command
-        self.add_argument("name", metavar="NAME", nargs="?", help=help)
+        for metavar, text in (("NAME", help), *others):
+            dest = metavar.lower()
+            self._positionals.append((dest, metavar))
+            self.add_argument(dest, metavar=metavar, nargs="*" if runs_command else "?", help=text)
+
+    def take_extras(self, found: argparse.Namespace, unknown: list[str]) -> None:
+        """Take what argparse has left over because it stands behind an option: further NAMEs, or what follows one."""
+        if any(text.startswith("-") for text in unknown):
+            self.refuse(next(text for text in unknown if text.startswith("-")))
+        for text in unknown:
+            missing = self._missing(found)
+            if self._runs_command:
+                found.name.append(text)
+            elif missing:
+                setattr(found, missing[0][0], text)
+            else:
+                self.refuse(text)
 
     def take_behind(self, found: argparse.Namespace, behind: list[str] | None) -> list[str] | None:
-        """Take what stands behind the first `--`: a NAME that begins with -, a command to run; return the command."""
-        if behind and self._name and found.name is None and self._is_name(behind):
-            found.name, behind = behind[0], behind[2:] if self._runs_command else None
+        """Take what stands behind the first `--`: what begins with -, a command to run; return the command."""
+        missing = self._missing(found)
+        if behind and self._runs_command and missing and behind[0].startswith("-") and behind[1:2] == ["--"]:
+            # only a NAME that must stand here: if it was forgotten, no part of the command is taken for it
+            found.name, behind = [behind[0]], behind[2:]
+        elif behind and not self._runs_command and len(behind) == len(missing):
+            for (dest, _), text in zip(missing, behind, strict=True):
+                setattr(found, dest, text)
+            behind = None
         if behind and not self._runs_command:
-            what = "only a NAME may" if self._name else "nothing may"
+            what = "only a NAME may" if self._positionals else "nothing may"
             self.error(f"{what} follow --, and no option; only `lessor lock` runs a command")
-        if self._name_required and found.name is None:
-            self.error(f"a NAME is needed (one that begins with - goes behind --, as in: {self._name})")
+        missing = self._missing(found)
+        if self._name_required and missing:
+            what = missing[0][1]
+            self.error(
+                f"{'an' if what[0] in 'AEIOU' else 'a'} {what} is needed "
+                f"(one that begins with - goes behind --, as in: {self._behind_usage})"
+            )
         return behind
 
-    def _is_name(self, behind: list[str]) -> bool:
-        # of `lock`, only a NAME that must stand here: if it was forgotten, no part of the command is taken for it
-        return behind[0].startswith("-") and behind[1:2] == ["--"] if self._runs_command else len(behind) == 1
+    def _missing(self, found: argparse.Namespace) -> list[tuple[str, str]]:
+        return [each for each in self._positionals if not getattr(found, each[0]) and getattr(found, each[0]) != ""]
 
     def refuse(self, unknown: str) -> NoReturn:
         """Say that an argument is none of this command, and what to do if it was meant as a NAME."""
-        hint = f"; a name that begins with - goes behind --, as in: {self._name}" if self._name else ""
+        hint = f"; a name that begins with - goes behind --, as in: {self._behind_usage}" if self._positionals else ""
         self.error(f"unknown argument {unknown}{hint if unknown.startswith('-') else ''}")
 
     def switch(self, *flags: str, help: str) -> None:  # noqa: A002 - argparse's own word
@@ -236,6 +274,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def whole(text: str) -> int:
+    """Read a whole number from 0 on."""
+    if not text.strip().isascii() or not text.strip().isdigit():
+        raise argparse.ArgumentTypeError(f"it is a whole number from 0 on, not {text!r}")
+    return int(text)
+
+
 def positives(text: str) -> list[int]:
     """Read whole numbers that are separated by commas."""
     return [positive(part) for part in text.split(",")]
@@ -296,7 +341,7 @@ def add_request_timeout(parser: Parser, default: float) -> None:
 
 def add_namespace(parser: Parser) -> None:
     """Add in which namespace names are looked up."""
-    parser.option("--namespace", metavar="NAME", read=word, default="default", help="the namespace to look in")
+    parser.option("--namespace", metavar="NAME", read=word, default=DEFAULT_NAMESPACE, help="the namespace to look in")
 
 
 def add_json(parser: Parser) -> None:
@@ -311,9 +356,27 @@ def add_client(parser: Parser) -> None:
     add_request_timeout(parser, 10.0)
 
 
+def add_all(parser: Parser, help: str = "list every namespace") -> None:  # noqa: A002 - argparse's own word
+    """Add that all namespaces are meant."""
+    parser.switch("--all", help=help)
+
+
 def client(options: argparse.Namespace, **settings: Any) -> Client:
     """Return a client by the options that `add_client` has added."""
-    return connect(options.endpoints, options.namespace, request_timeout=options.request_timeout, **settings)
+    namespace = getattr(options, "namespace", DEFAULT_NAMESPACE)
+    return connect(options.endpoints, namespace, request_timeout=options.request_timeout, **settings)
+
+
+def command_of(options: argparse.Namespace) -> str:
+    """Return which command this is, as people write it: `namespace create`."""
+    prog: str = options.parser.prog
+    return prog.partition(" ")[2]
+
+
+def add_group(commands: "Commands[Parser]", name: str, help: str, summary: str, examples: str) -> "Commands[Parser]":  # noqa: A002
+    """Add a command that has commands of its own, and return to what they are added."""
+    parser = commands.add_parser(name, help=help, summary=summary, examples=examples, codes="2")
+    return parser.add_subparsers(title="commands", dest="subcommand", metavar="COMMAND", required=True)
 
 
 # --- how help looks --------------------------------------------------------------------------------------------------

@@ -1,10 +1,13 @@
 """How the commands print: JSON for programs, tables and short durations for people, colours on a terminal only."""
 
+import base64
 import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, TextIO
+
+from ..core.errors import BadRequest
 
 COLOURS: Final = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cyan": 36, "bold": 1, "dim": 2}
 
@@ -22,6 +25,54 @@ def print_json_line(value: Any) -> None:
 def complain(command: str, text: str) -> None:
     """Print a line on stderr, as `lessor lock: …`."""
     print(f"lessor {command}: {text}", file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """Return text as it may be shown: whoever wrote it must not be able to play with the reader's terminal.
+
+    >>> printable("ends"), printable("\x1b[31m")
+    ('ends', "'\\x1b[31m'")
+    """
+    return text if text.isprintable() else repr(text)
+
+
+def as_text(data: bytes) -> str | None:
+    """Return data as text, None if it is none."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def data_fields(data: bytes | None) -> dict[str, Any]:
+    """Return data for programs: as text, where it is text, and in base64."""
+    return {
+        "data": None if data is None else as_text(data),
+        "data_base64": None if data is None else base64.b64encode(data).decode(),
+    }
+
+
+def shown_data(data: bytes) -> str:
+    """Return data for people."""
+    text = as_text(data)
+    return f"{base64.b64encode(data).decode()} (base64)" if text is None else printable(text)
+
+
+def confirmed(command: str, question: str, *, yes: bool) -> bool:
+    """Ask whoever sits at the terminal, unless he said `--yes`.
+
+    Raises:
+        BadRequest: there is nobody to ask.
+    """
+    if yes:
+        return True
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise BadRequest("there is no terminal to ask on whether this is really wanted; say --yes if it is")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() in ("y", "yes"):
+        return True
+    complain(command, "nothing was done")
+    return False
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]], right: Iterable[str] = ()) -> str:

@@ -1,6 +1,7 @@
 """The asyncio face of the client: the names of the blocking one in the same order, awaited; no thread of its own."""
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -8,11 +9,14 @@ from typing import Any, Literal, Self
 from ..core import limits
 from ..core.commands import Adopt, Describe, ListClaims, Operation, Release, Transact, Validate
 from ..core.resources import Mode, Resource
-from ..core.results import FREE, Denied, Released, Valid
+from ..core.results import FREE, ClaimPage, Denied, Released, Valid
 from . import asks
 from .aio_model import AsyncModel
+from .aio_watching import Watch
 from .asks import Ask, Register, T
 from .base import BaseClient, checked, checked_terms, renewal_milliseconds, shown, view_of, views
+from .description import Description, description
+from .course import Course
 from .durations import Duration
 from .errors import AcquireTimeout, ClientClosed, LeaseLost, ServiceBusy, Unavailable
 from .lease import BaseLease, LeaseView
@@ -232,6 +236,7 @@ class Client(BaseClient, AsyncModel):
             detect_deadlocks=detect_deadlocks,
         )
         self._caller = LoopCaller(self._make_protocol, self._request_timeout_ms)
+        self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
 
     # --- leases ------------------------------------------------------------------------------------------------------
 
@@ -448,6 +453,20 @@ class Client(BaseClient, AsyncModel):
             found += [claim async for claim in self._listed(self.namespace, upto) if claim.path == path_of(name)]
         return found
 
+    async def about(self, name: Name) -> Description:
+        """Return all that is known of `name`: as `describe`, with its semaphore, pins, register and last lapse.
+
+        Raises:
+            Unavailable, BadRequest: as `acquire`.
+        """
+        page: ClaimPage = await self._ask(Describe(self.namespace, path_of(name)))
+        found, upto = views(self._caller.protocol, page)
+        (about,) = page.about
+        clock_ms = self._caller.protocol.anchor.clock_ms
+        if upto:
+            found += [claim async for claim in self._listed(self.namespace, upto) if claim.path == path_of(name)]
+        return description(found, about, clock_ms)
+
     async def leases(self, *, all_namespaces: bool = False) -> list[LeaseView]:
         """Return every lease and every waiting claim of the namespace, or of all of them, oldest first.
 
@@ -456,10 +475,33 @@ class Client(BaseClient, AsyncModel):
         """
         return [lease async for lease in self._listed("" if all_namespaces else self.namespace, 0)]
 
+    def watch(self, name: Name | None = None, *, below: bool = False, since: int | None = None) -> Watch:
+        """Return an iterator over what happens to a name: its owners, its data, its end (`event.kind`).
+
+        Args:
+            name: or path; None: whatever happens anywhere, in any namespace.
+            below: also what happens to names under it.
+            since: tell what happened after this revision, of an event or of `revision()`; None: from now on.
+
+        What the service does not keep any more is told as `Missed`, so nothing is missed in silence.
+
+        >>> async def example(client):
+        ...     async with client.watch("x") as watch:
+        ...         await (await client.acquire("x")).release()
+        ...         print([(await anext(watch)).kind for _ in range(2)])
+        >>> run(example)
+        ['granted', 'released']
+        """
+        watch = Watch(self._caller, Course(self.namespace, name, since, below=below))
+        self._watches.add(watch)
+        return watch
+
     # --- the end -----------------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
         """Release what is held, withdraw what is waited for, and end the session. Quick, and may be called twice."""
+        for watch in list(self._watches):
+            watch.end(ClientClosed("the client was closed"))
         await self._caller.close()
 
     async def __aenter__(self) -> Self:

@@ -6,7 +6,7 @@ The blocking face has the same methods in the same order; both only send what `a
 from collections.abc import Callable
 
 from . import asks
-from .asks import Ask, Events, Namespace, Register, Semaphore, Session, T, Transaction
+from .asks import Ask, Events, Namespace, Pinned, Register, RegisterView, Semaphore, Session, T, Transaction
 from .durations import Duration
 from .wants import Name
 
@@ -134,6 +134,20 @@ class AsyncModel:
         """Return what the fenced register of a name holds; it is false if that is nothing."""
         return await self._run(asks.read_register(self.namespace, name))
 
+    async def write_register(self, name: Name, data: bytes, token: int, *, version: int | None = None) -> Register:
+        """Write the fenced register of a name under the token of a lease that covers it, whoever holds that.
+
+        Raises:
+            VersionConflict: it has another version than `version`; nothing was written.
+            NotHeldError: no lease of this token is held.
+            NotCovered: the lease does not cover `name` with a claim to write.
+        """
+        return await self._run(asks.write_register(self.namespace, name, token, data, version))
+
+    async def erase_register(self, name: Name, token: int, *, version: int | None = None) -> bool:
+        """Remove the fenced register of a name; False if there was none. The errors are those of `write_register`."""
+        return await self._run(asks.erase_register(self.namespace, name, token, version))
+
     async def transact(self, transaction: Transaction) -> None:
         """Carry out a transaction: all of it, or nothing.
 
@@ -157,29 +171,37 @@ class AsyncModel:
         """
         return await self._run(asks.events_since("" if name is None else self.namespace, name, since, below=below))
 
+    async def revision(self) -> int:
+        """Return the revision of the last thing that has happened anywhere.
+
+        Ask for it, then look (`describe`, `leases`), then `watch(..., since=revision)`: some of what the look has shown
+        may be told again, and nothing is missed.
+        """
+        return (await self._run(asks.latest_revision())).revision
+
     def transaction(self) -> Transaction:
         """Return an empty transaction of this namespace: fill it with checks and steps, and give it to `transact`."""
         return Transaction(self.namespace)
 
-    async def semaphores(self) -> list[Semaphore]:
-        """Return every semaphore of the namespace that was created."""
-        return await self._every("semaphores", self.namespace, asks.semaphore)
+    async def semaphores(self, *, all_namespaces: bool = False) -> list[Semaphore]:
+        """Return every semaphore of the namespace that was created, or of all of them."""
+        return await self._every("semaphores", "" if all_namespaces else self.namespace, asks.semaphore)
 
-    async def pins(self) -> list[tuple[str, tuple[str, ...]]]:
-        """Return every name of the namespace that is pinned, and by whom."""
-        return await self._every("pins", self.namespace, asks.pinned)
+    async def pins(self, *, all_namespaces: bool = False) -> list[Pinned]:
+        """Return every name of the namespace that is pinned, and by whom, or of all of them."""
+        return await self._every("pins", "" if all_namespaces else self.namespace, asks.pinned)
 
-    async def registers(self) -> list[str]:
-        """Return the name of every register of the namespace."""
-        return await self._every("registers", self.namespace, asks.register_name)
+    async def registers(self, *, all_namespaces: bool = False) -> list[RegisterView]:
+        """Return every register of the namespace, without its data, or of all of them."""
+        return await self._every("registers", "" if all_namespaces else self.namespace, asks.register)
 
     async def namespaces(self) -> list[Namespace]:
         """Return every namespace, created or merely used."""
         return await self._every("namespaces", "", asks.namespace)
 
-    async def sessions(self) -> list[Session]:
-        """Return every session of the namespace."""
-        return await self._every("sessions", self.namespace, asks.session)
+    async def sessions(self, *, all_namespaces: bool = False) -> list[Session]:
+        """Return every session of the namespace, or of all of them."""
+        return await self._every("sessions", "" if all_namespaces else self.namespace, asks.session)
 
     async def _every(self, kind: str, namespace: str, view: Callable[..., T]) -> list[T]:
         found, upto = await self._run(asks.page_of(kind, namespace, 0, view))

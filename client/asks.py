@@ -5,7 +5,7 @@ Without any I/O, so that both faces of the client share it: each sends the opera
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from ..core import limits
 from ..core.commands import (
@@ -47,6 +47,9 @@ from .refusals import refused
 from .wants import Name, path_of
 
 T = TypeVar("T")
+
+LAST: Final = KEEP - 1
+"""A revision that is never reached: what happened after it is nothing, and the answer says which is the latest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,27 @@ class Register:
 
 
 @dataclass(frozen=True, slots=True)
+class Pinned:
+    """A name that is pinned, and by whom."""
+
+    name: str
+    path: tuple[str, ...]
+    namespace: str
+    entities: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterView:
+    """A register without its data, as it is listed; `token` is that of the lease under which it was written."""
+
+    name: str
+    path: tuple[str, ...]
+    namespace: str
+    version: int
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
 class Events:
     """Events in order. All that happened up to `revision` has been told, but what happened up to `missed` may not."""
 
@@ -166,9 +190,9 @@ def unpin(namespace: str, name: Name, entity: str) -> Ask[bool]:
     return Ask(Unpin(namespace, path_of(name), _text("an entity", entity)), _changed)
 
 
-def pinned(info: PinInfo) -> tuple[str, tuple[str, ...]]:
-    """Return the name that is pinned, and by whom."""
-    return "/".join(info.path), info.entities
+def pinned(info: PinInfo) -> Pinned:
+    """Return a name that is pinned as users see it."""
+    return Pinned("/".join(info.path), info.path, info.namespace, info.entities)
 
 
 # --- namespaces ------------------------------------------------------------------------------------------------------
@@ -243,19 +267,19 @@ def read_register(namespace: str, name: Name) -> Ask[Register]:
 def write_register(namespace: str, name: Name, token: int, data: bytes, version: int | None) -> Ask[Register]:
     """Write a register under a token."""
     expected = ANY_VERSION if version is None else _whole("a version", version)
-    operation = PutRegister(namespace, path_of(name), token, expected, _bytes(data))
+    operation = PutRegister(namespace, path_of(name), _whole("a token", token), expected, _bytes(data))
     return Ask(operation, lambda result: Register(refused(result).version, token, data))
 
 
 def erase_register(namespace: str, name: Name, token: int, version: int | None) -> Ask[bool]:
     """Remove a register under a token."""
     expected = ANY_VERSION if version is None else _whole("a version", version)
-    return Ask(EraseRegister(namespace, path_of(name), token, expected), _changed)
+    return Ask(EraseRegister(namespace, path_of(name), _whole("a token", token), expected), _changed)
 
 
-def register_name(info: RegisterInfo) -> str:
-    """Return the name of a register that was listed."""
-    return "/".join(info.path)
+def register(info: RegisterInfo) -> RegisterView:
+    """Return a register that was listed as users see it."""
+    return RegisterView("/".join(info.path), info.path, info.namespace, info.version, info.token)
 
 
 class Transaction:
@@ -285,11 +309,11 @@ class Transaction:
 
     def write(self, name: Name, data: bytes, token: int, version: int | None = None) -> "Transaction":
         """Write a register under the token of a lease that covers it."""
-        return self._step(write_register(self._namespace, name, _whole("a token", token), data, version).operation)
+        return self._step(write_register(self._namespace, name, token, data, version).operation)
 
     def erase(self, name: Name, token: int, version: int | None = None) -> "Transaction":
         """Remove a register under the token of a lease that covers it."""
-        return self._step(erase_register(self._namespace, name, _whole("a token", token), version).operation)
+        return self._step(erase_register(self._namespace, name, token, version).operation)
 
     def release(self, token: int) -> "Transaction":
         """Release the lease of this token, after everything else."""
@@ -356,6 +380,11 @@ def events_since(namespace: str, name: Name | None, revision: int, *, below: boo
         return Events(page.events, page.upto, page.missed_upto)
 
     return Ask(operation, read)
+
+
+def latest_revision() -> Ask[Events]:
+    """Return no event, and the revision of the last thing that has happened anywhere."""
+    return events_since("", None, LAST, below=True)
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------

@@ -2,15 +2,16 @@
 
 Laws it keeps:
 - a lease is lost no later than its deadline on this client's own clock, whatever the network does (P8);
-- each loss has its reason, and is told first thing after a suspend or a stall that ran over the deadline.
+- each loss has its reason, and is told first thing after a suspend or a stall that ran over the deadline;
+- a lease that a transaction may release is not held while that is open, but its deadline and its loss still count.
 """
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..core.commands import Operation, Release, Renew
+from ..core.commands import Operation, Renew
 from ..core.events import KINDS
-from ..core.results import TAKEN_OVER, ClaimStatus, NotHeld, Renewed
+from ..core.results import TAKEN_OVER, ClaimPhase, ClaimStatus, NotHeld, Renewed
 from .calls import Calls
 from .records import LeaseRecord
 from .states import LeaseState, Loss
@@ -41,6 +42,7 @@ class Leases:
         self,
         calls: Calls,
         ask: Ask,
+        give_up: Callable[[LeaseRecord], None],
         luck: Callable[[], float],
         session_timeout_ms: int,
         session_until: Callable[[LeaseRecord], int],
@@ -50,6 +52,7 @@ class Leases:
         Args:
             calls: knows the time and the anchor, and when to wake.
             ask: begins a request.
+            give_up: gives back a grant that was this client's, unless it is somebody else's by now.
             luck: draws a number in [0, 1), to jitter renewals.
             session_timeout_ms: stands for the ttl of a lease without one.
             session_until: when, on the lease clock, the session of a lease ends (0: it is not this client's any more).
@@ -57,11 +60,17 @@ class Leases:
         self.held: dict[int, LeaseRecord] = {}
         self.renewing = True  # until the client is closed
         self._calls = calls
+        self._laid_down: dict[int, LeaseRecord] = {}
         self._ask = ask
+        self._give_up = give_up
         self._luck = luck
         self._session_timeout_ms = session_timeout_ms
         self._session_until = session_until
         self._suspended_at_ms = -1
+
+    def every(self) -> list[LeaseRecord]:
+        """Return what is held, and what is laid down."""
+        return [*self.held.values(), *self._laid_down.values()]
 
     def add(self, lease: LeaseRecord, max_hold_ms: int, progress_ms: int) -> None:
         """Begin to hold a lease."""
@@ -113,10 +122,10 @@ class Leases:
 
     def look(self) -> None:
         """Let time pass."""
-        for lease in list(self.held.values()):
+        for lease in self.every():
             if self._calls.now_ms >= self.safe_until_ms(lease):
                 self._lose(lease)
-            else:
+            elif not lease.laid_down:
                 self._settle(lease)
 
     def suspended(self) -> None:
@@ -134,11 +143,21 @@ class Leases:
 
     def gone(self, status: ClaimStatus) -> None:
         """Learn from the service that a grant has ended."""
-        lease = self.held.get(status.token)
+        lease = self.held.get(status.token) or self._laid_down.get(status.token)
         if lease is not None:
             self._gone(lease, status)
 
+    def claims_gone(self, asked: Iterable[LeaseRecord], told: Iterable[ClaimStatus]) -> None:
+        """Learn from a question which of the leases that were asked about are not this session's any more."""
+        gone = {status.claim: status for status in told if status.phase == ClaimPhase.GONE}
+        for lease in asked:
+            if lease.claim in gone and not lease.over:
+                self._gone(lease, gone[lease.claim])
+
     def _gone(self, lease: LeaseRecord, told: ClaimStatus | NotHeld) -> None:
+        if lease.laid_down and not (isinstance(told, ClaimStatus) and told.why):
+            lease.vanished = True  # by the transaction, or before it: its answer will say
+            return
         # after its deadline it is no news that the service has ended it
         over = self._calls.now_ms >= self.safe_until_ms(lease)
         loss, reason = self._why_over(lease) if over else why_gone(told)
@@ -149,7 +168,9 @@ class Leases:
         if lease.over:
             return
         lease.reason, lease.loss = reason, loss
-        self.held.pop(lease.token, None)
+        for where in (self.held, self._laid_down):
+            if where.get(lease.token) is lease:
+                del where[lease.token]
         _move(lease, state)
 
     def let_go(self, lease: LeaseRecord, reason: str) -> None:
@@ -162,28 +183,38 @@ class Leases:
 
     def lay_down(self, tokens: Iterable[int]) -> list[LeaseRecord]:
         """Count these leases as not held while it is open whether a transaction has released them; return them."""
-        laid_down = [lease for token in tokens if (lease := self.held.pop(token, None)) is not None]
-        for lease in laid_down:
-            lease.laid_down = True
+        laid_down: list[LeaseRecord] = []
+        for token in dict.fromkeys(tokens):
+            lease = self.held.pop(token, None) or self._laid_down.get(token)
+            if lease is not None:
+                lease.laid_down += 1
+                self._laid_down[token] = lease
+                laid_down.append(lease)
+                self.wake_for(lease)
         return laid_down
 
-    def take_up(self, laid_down: Iterable[LeaseRecord], *, released: bool) -> None:
-        """Learn what has become of leases that were laid down."""
+    def take_up(self, laid_down: Iterable[LeaseRecord], *, released: bool, vanished: int = 0) -> None:
+        """Learn what has become of leases that were laid down: of all of them, and that one was not held (a token)."""
         for lease in laid_down:
-            lease.laid_down = False
+            lease.laid_down -= 1
+            lease.vanished = lease.vanished or lease.token == vanished
             if released:
                 self.end(lease, LeaseState.RELEASED, "released")
-            elif not lease.over:
+            elif not lease.over and not lease.laid_down:  # by another transaction that is under way
+                del self._laid_down[lease.token]
                 self.held[lease.token] = lease
-                self.wake_for(lease)
-                self.look()
+                if lease.vanished:
+                    self._gone(lease, NotHeld())
+                else:
+                    self.wake_for(lease)
+        self.look()
 
     def _lose(self, lease: LeaseRecord) -> None:
         loss, reason = self._why_over(lease)
         self.end(lease, LeaseState.LOST, reason, loss)
         if not lease.detached or loss is Loss.MAX_HOLD:
             # the lease clock may have stood still: to the service it is held on, without a ttl for ever
-            self._ask(Release(lease.token), _ignore, None)
+            self._give_up(lease)
 
     def _why_over(self, lease: LeaseRecord) -> tuple[Loss, str]:
         if lease.hold_until_ms and self._calls.now_ms >= lease.hold_until_ms:
@@ -210,7 +241,7 @@ class Leases:
         if isinstance(result, Renewed):
             lease.expires_at_ms = max(lease.expires_at_ms, result.expires_at_ms)
             lease.renewed_ms = self._calls.now_ms
-            if not lease.over and self._calls.now_ms < self.safe_until_ms(lease):
+            if not lease.over and not lease.laid_down and self._calls.now_ms < self.safe_until_ms(lease):
                 self._settle(lease)
         elif isinstance(result, NotHeld):
             self._gone(lease, result)
@@ -254,7 +285,3 @@ def _move(lease: LeaseRecord, state: LeaseState) -> None:
         lease.state = state
         if lease.on_change is not None:
             lease.on_change(lease)
-
-
-def _ignore(_: Any) -> None:
-    """Take an outcome that nobody waits for."""

@@ -54,7 +54,8 @@ class LeaseRecord:
     on_change: Callable[["LeaseRecord"], None] | None = None
 
     resources: tuple[Resource, ...] = ()
-    laid_down: bool = False  # a transaction is under way that may release it
+    laid_down: int = 0  # so many transactions are under way that may release it
+    vanished: bool = False  # the service has said meanwhile that it is not held
 
     @property
     def over(self) -> bool:

@@ -1,6 +1,7 @@
 """The blocking face of the client: thread-safe, one background thread, leases renewed while the program works."""
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -8,11 +9,13 @@ from typing import Any, Literal, Self
 from ..core import limits
 from ..core.commands import Adopt, Describe, ListClaims, Operation, Release, Transact, Validate
 from ..core.resources import Mode, Resource
-from ..core.results import FREE, Denied, Released, Valid
+from ..core.results import FREE, ClaimPage, Denied, Released, Valid
 from . import asks
 from .asks import Ask, Register, T
 from .base import BaseClient, checked, checked_terms, renewal_milliseconds, shown, view_of, views
 from .caller import Caller
+from .course import Course
+from .description import Description, description
 from .durations import Duration
 from .errors import AcquireTimeout, ClientClosed, ServiceBusy, Unavailable
 from .lease import BaseLease, LeaseView
@@ -22,6 +25,7 @@ from .refusals import refused
 from .states import LeaseState
 from .ticket import read as read_ticket_text
 from .wants import Name, Want, path_of, read, resources_of, write
+from .watching import Watch
 
 CHAIN_MAX = 2**48
 """Flows of control are told apart by numbers below this."""
@@ -223,6 +227,7 @@ class Client(BaseClient, Model):
             detect_deadlocks=detect_deadlocks,
         )
         self._caller = Caller(self._make_protocol, self._request_timeout_ms)
+        self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
 
     # --- leases ------------------------------------------------------------------------------------------------------
 
@@ -424,6 +429,20 @@ class Client(BaseClient, Model):
             found += [claim for claim in self._listed(self.namespace, upto) if claim.path == path_of(name)]
         return found
 
+    def about(self, name: Name) -> Description:
+        """Return all that is known of `name`: as `describe`, with its semaphore, pins, register and last lapse.
+
+        Raises:
+            Unavailable, BadRequest: as `acquire`.
+        """
+        page: ClaimPage = self._ask(Describe(self.namespace, path_of(name)))
+        found, upto = views(self._caller.protocol, page)
+        (about,) = page.about
+        clock_ms = self._caller.protocol.anchor.clock_ms
+        if upto:
+            found += [claim for claim in self._listed(self.namespace, upto) if claim.path == path_of(name)]
+        return description(found, about, clock_ms)
+
     def leases(self, *, all_namespaces: bool = False) -> list[LeaseView]:
         """Return every lease and every waiting claim of the namespace, or of all of them, oldest first.
 
@@ -432,10 +451,32 @@ class Client(BaseClient, Model):
         """
         return list(self._listed("" if all_namespaces else self.namespace, 0))
 
+    def watch(self, name: Name | None = None, *, below: bool = False, since: int | None = None) -> Watch:
+        """Return an iterator over what happens to a name: its owners, its data, its end (`event.kind`).
+
+        Args:
+            name: or path; None: whatever happens anywhere, in any namespace.
+            below: also what happens to names under it.
+            since: tell what happened after this revision, of an event or of `revision()`; None: from now on.
+
+        What the service does not keep any more is told as `Missed`, so nothing is missed in silence.
+
+        >>> with client.watch("x") as watch:
+        ...     client.acquire("x").release()
+        ...     [next(watch).kind for _ in range(2)]
+        True
+        ['granted', 'released']
+        """
+        watch = Watch(self._caller, Course(self.namespace, name, since, below=below))
+        self._watches.add(watch)
+        return watch
+
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Release what is held, withdraw what is waited for, and end the session. Quick, and may be called twice."""
+        for watch in list(self._watches):
+            watch.end(ClientClosed("the client was closed"))
         self._caller.close()
 
     def __enter__(self) -> Self:

@@ -207,7 +207,7 @@ class Looks:
         latest = self._book.header.revision
         first = self.history[0].revision if self.history else latest + 1
         missed_upto = first - 1 if look.after + 1 < first else 0
-        start = max(0, look.after + 1 - first)
+        start = min(max(0, look.after + 1 - first), len(self.history))  # any number may be asked for
         found: list[Event] = []
         upto, size = max(look.after, missed_upto), 0
         for event in itertools.islice(self.history, start, start + limits.LIST_LOOK_MAX):

@@ -8,7 +8,7 @@ from ..core import limits
 from ..core.errors import Malformed
 from ..core.events import Event
 from .packets import decode_packet, encode_packet, payload
-from .sockets import Context, Socket, follow, monitor_connection, publisher, read_monitor, subscriber
+from .sockets import Context, Socket, follow, monitor_connection, publisher, read_monitor, readable, subscriber
 
 _LEFT, _JOINED = b"\x00", b"\x01"
 
@@ -106,6 +106,29 @@ class FeedSubscriber:
         if len(messages) != 1 or not isinstance(messages[0], Event):
             raise Malformed("the feed sent something that is no event")
         return messages[0]
+
+    def fileno(self) -> int:
+        """Return the descriptor that tells of changes; read all that there is before it is waited for."""
+        return int(self._socket.fileno())
+
+    @property
+    def readable(self) -> bool:
+        """Whether something has arrived; the descriptor need not tell of it again."""
+        return readable(self._socket)
+
+    def arrived(self) -> tuple[list[Event], bool]:
+        """Return the events that have arrived, and whether something else came that could not be read; do not wait."""
+        events: list[Event] = []
+        garbled = False
+        while readable(self._socket):
+            try:
+                event = self.next(0)
+            except Malformed:
+                garbled = True
+                continue
+            if event is not None:
+                events.append(event)
+        return events, garbled
 
     def close(self) -> None:
         """Leave the feed."""

@@ -240,6 +240,24 @@ def _tell_the_rest(leases: Leases, ben: int) -> None:
     leases.after(700)
 
 
+def a_full_listing() -> Leases:
+    """Five records of each kind that can be listed, in the namespaces `odd` and `even`."""
+    leases = Leases()
+    anna, *_ = (leases.session(timeout_ms=600_000) for _ in range(2))
+    for number in range(5):
+        namespace = "odd" if number % 2 else "even"
+        if number < 3:
+            opening = OpenSession(bytes([number + 1]) * 16, 600_000, "", namespace)
+            leases.ask(0, opening)
+        leases.ask(anna, CreateSemaphore(namespace, ("s", str(number)), 2, b""))
+        leases.ask(anna, Pin(namespace, ("p", str(number)), "e"))
+        held = leases.claim(anna, f"r{number}", namespace=namespace)
+        leases.ask(anna, PutRegister(namespace, (f"r{number}",), held.token, 0, b""))
+    for name in ("odd", "even", "third", "fourth"):
+        leases.ask(anna, CreateNamespace(name, NamespaceConfig()))
+    return leases
+
+
 def replayed(log: Iterable[Entry], *, answering: bool = True) -> LeaseState:
     """The state that another node reaches by the same log."""
     state = LeaseState()

@@ -1,0 +1,181 @@
+"""The watch of the asyncio face: the names of the blocking one, awaited; any wait may be cancelled."""
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from ..transport import sockets
+from .base import checked
+from .course import RETRY_S, Course, Told
+from .durations import Duration, milliseconds
+from .errors import ServiceBusy, Unavailable
+from .loop_caller import LoopCaller
+from .watch_feed import Feed, open_feed
+
+
+class _Closed(Exception):
+    """The watch was closed while something was waited for."""
+
+
+class Watch:
+    """What happens to a name or a prefix, in order: events, and `Missed` for those that the service keeps no more.
+
+    It goes on over changes of leader and deaths of nodes, however long the service is away. It begins when it is
+    entered or first asked. One task reads it; any may close it.
+    """
+
+    def __init__(self, caller: LoopCaller, course: Course) -> None:
+        """Made by `Client.watch`."""
+        self._caller = caller
+        self._course = course
+        self._feed: Feed | None = None
+        self._closed = False
+        self._over: BaseException | None = None
+        self._interrupt: Callable[[Any], None] | None = None
+        self._news = asyncio.Event()
+        self._reading = asyncio.Lock()
+        self._look_at = 0.0
+
+    @property
+    def revision(self) -> int:
+        """Where to go on: `client.watch(..., since=revision)` tells what comes after what this one has told."""
+        return self._course.revision
+
+    async def next(self, timeout: Duration | None = None) -> Told | None:  # noqa: ASYNC109 - as in the other face
+        """Return what happened next; None if nothing did in time, or if the watch was closed.
+
+        Raises:
+            BadRequest: the name is none.
+            ClientClosed: the client was closed.
+        """
+        until = None if timeout is None else asyncio.get_running_loop().time() + milliseconds(timeout) / 1000
+        async with self._reading:
+            try:
+                return await self._next(until)
+            except _Closed:
+                return None
+
+    async def close(self) -> None:
+        """End the watch, and any wait for it, at once. May be called twice."""
+        self.end(None)
+
+    def end(self, error: BaseException | None) -> None:
+        """Close the watch; whoever reads it gets the error."""
+        if self._closed:
+            return
+        self._closed, self._over = True, error
+        if self._interrupt is not None:
+            self._interrupt(_Closed())
+        self._news.set()
+        feed, self._feed = self._feed, None
+        if feed is not None:
+            asyncio.get_running_loop().remove_reader(feed.fileno())
+            _leave(feed)
+
+    def __aiter__(self) -> Self:
+        """Return the watch itself."""
+        return self
+
+    async def __anext__(self) -> Told:
+        """Wait for what happens next; the watch ends only by being closed."""
+        told = await self.next()
+        if told is None:
+            raise StopAsyncIteration
+        return told
+
+    async def __aenter__(self) -> Self:
+        """Begin: what happens from now on is told.
+
+        Raises:
+            Unavailable, ServiceBusy, BadRequest: as `Client.acquire`.
+        """
+        async with self._reading:
+            self._open()
+            if not self._course.begun:
+                await self._read()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the watch."""
+        await self.close()
+
+    async def _next(self, until: float | None) -> Told | None:
+        feed = self._open()
+        loop = asyncio.get_running_loop()
+        while True:
+            told = self._course.next()
+            if told is not None:
+                return told
+            if self._closed:
+                raise self._over or _Closed
+            if self._course.due:
+                try:
+                    await self._read()
+                except (Unavailable, ServiceBusy):
+                    await self._wait(min(loop.time() + RETRY_S, until or loop.time() + RETRY_S))
+                    if until is not None and loop.time() >= until:
+                        return None
+                continue
+            if until is not None and loop.time() >= until:
+                return None
+            await self._wait_for(feed, min(self._look_at, until or self._look_at))
+            if not self._closed:
+                feed.read(self._course)
+            if loop.time() >= self._look_at:
+                self._course.look()
+
+    async def _read(self) -> None:
+        ask = self._course.ask()
+        checked(ask.operation)
+
+        def begin(done: Callable[[Any], None], deadline: int) -> None:
+            self._interrupt = done
+            self._caller.protocol.call(ask.operation, done, deadline)
+
+        try:
+            self._course.take(ask.read(await self._caller.ask(begin)))
+        except _Closed:
+            raise (self._over or _Closed()) from None
+        finally:
+            self._interrupt = None
+        self._look_at = asyncio.get_running_loop().time() + self._course.look_after()
+
+    async def _wait_for(self, feed: Feed, until: float) -> None:
+        """Wait for the feed. Its descriptor is looked at only here, since nobody else takes in what it tells."""
+        if feed.readable:
+            return
+        loop = asyncio.get_running_loop()
+        loop.add_reader(feed.fileno(), self._news.set)
+        try:
+            await self._wait(until)
+        finally:
+            if not self._closed:
+                loop.remove_reader(feed.fileno())
+
+    async def _wait(self, until: float) -> None:
+        try:
+            async with asyncio.timeout_at(until):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+        if not self._closed:
+            self._news.clear()
+
+    def _open(self) -> Feed:
+        if self._closed:
+            raise self._over or _Closed
+        if self._feed is None:
+            self._feed = open_feed(self._caller, self._course)
+            weakref.finalize(self, _leave, self._feed)
+        return self._feed
+
+
+def _leave(feed: Feed) -> None:
+    context = feed.close()
+    if context is not None:  # its end may take a moment, and the loop is not to wait
+        threading.Thread(target=sockets.end_context, args=(context,), name="lessor-zmq-end", daemon=True).start()

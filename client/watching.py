@@ -1,0 +1,208 @@
+"""The blocking watch: an iterator over what happens to a name or a prefix, which nothing is missing from silently."""
+
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+import zmq
+
+from ..transport import sockets
+from ..transport.waker import make_waker
+from .base import checked
+from .caller import Caller
+from .course import RETRY_S, Course, Told
+from .durations import Duration, milliseconds
+from .errors import ServiceBusy, Unavailable
+from .watch_feed import Feed, open_feed
+
+
+class _Closed(Exception):
+    """The watch was closed while something was waited for."""
+
+
+class Watch:
+    """What happens to a name or a prefix, in order: events, and `Missed` for those that the service keeps no more.
+
+    It goes on over changes of leader and deaths of nodes, however long the service is away. It begins when it is
+    entered or first asked. One thread reads it; any may close it.
+    """
+
+    def __init__(self, caller: Caller, course: Course) -> None:
+        """Made by `Client.watch`."""
+        self._caller = caller
+        self._course = course
+        self._line: _Line | None = None
+        self._closed = False
+        self._over: BaseException | None = None
+        self._interrupt: Callable[[Any], None] | None = None
+        self._reading = threading.Lock()
+        self._state = threading.RLock()
+        self._look_at = 0.0
+
+    @property
+    def revision(self) -> int:
+        """Where to go on: `client.watch(..., since=revision)` tells what comes after what this one has told."""
+        return self._course.revision
+
+    def next(self, timeout: Duration | None = None) -> Told | None:
+        """Return what happened next; None if nothing did in time, or if the watch was closed.
+
+        Raises:
+            BadRequest: the name is none.
+            ClientClosed: the client was closed.
+        """
+        until = None if timeout is None else time.monotonic() + milliseconds(timeout) / 1000
+        with self._reading:
+            try:
+                return self._next(until)
+            except _Closed:
+                return None
+            finally:
+                if self._closed:
+                    self._free()
+
+    def close(self) -> None:
+        """End the watch, and any wait for it, at once. May be called twice, and from any thread."""
+        self.end(None)
+
+    def end(self, error: BaseException | None) -> None:
+        """Close the watch; whoever reads it gets the error."""
+        with self._state:
+            if self._closed:
+                return
+            self._closed, self._over = True, error
+            interrupt = self._interrupt
+            if self._line is not None:
+                self._line.waker.ring()
+        if interrupt is not None:
+            interrupt(_Closed())
+        if self._reading.acquire(blocking=False):  # else whoever reads does it
+            try:
+                self._free()
+            finally:
+                self._reading.release()
+
+    def __iter__(self) -> Self:
+        """Return the watch itself."""
+        return self
+
+    def __next__(self) -> Told:
+        """Wait for what happens next; the watch ends only by being closed."""
+        told = self.next()
+        if told is None:
+            raise StopIteration
+        return told
+
+    def __enter__(self) -> Self:
+        """Begin: what happens from now on is told.
+
+        Raises:
+            Unavailable, ServiceBusy, BadRequest: as `Client.acquire`.
+        """
+        with self._reading:
+            self._open()
+            if not self._course.begun:
+                self._read()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the watch."""
+        self.close()
+
+    def _next(self, until: float | None) -> Told | None:
+        line = self._open()
+        while True:
+            told = self._course.next()
+            if told is not None:
+                return told
+            if self._closed:
+                raise self._over or _Closed
+            if self._course.due:
+                try:
+                    self._read()
+                except (Unavailable, ServiceBusy):
+                    if line.waits_for_end(RETRY_S, until):
+                        return None
+                continue
+            if until is not None and time.monotonic() >= until:
+                return None
+            line.wait(min(self._look_at, until or self._look_at))
+            line.feed.read(self._course)
+            if time.monotonic() >= self._look_at:
+                self._course.look()
+
+    def _read(self) -> None:
+        ask = self._course.ask()
+        checked(ask.operation)
+
+        def begin(done: Callable[[Any], None], deadline: int) -> None:
+            with self._state:
+                self._interrupt, closed = done, self._closed
+            if closed:
+                done(_Closed())
+            else:
+                self._caller.protocol.call(ask.operation, done, deadline)
+
+        try:
+            self._course.take(ask.read(self._caller.ask(begin)))
+        except _Closed:
+            raise (self._over or _Closed()) from None
+        finally:
+            self._interrupt = None
+        self._look_at = time.monotonic() + self._course.look_after()
+
+    def _open(self) -> "_Line":
+        with self._state:
+            if self._closed:
+                raise self._over or _Closed
+            if self._line is None:
+                self._line = _Line(open_feed(self._caller, self._course))
+                weakref.finalize(self, self._line.close)
+            return self._line
+
+    def _free(self) -> None:
+        with self._state:
+            line, self._line = self._line, None
+        if line is not None:
+            line.close()
+
+
+class _Line:
+    """The feed, and what wakes whoever waits for it."""
+
+    def __init__(self, feed: Feed) -> None:
+        self.feed = feed
+        self.waker = make_waker()
+        self._poller = zmq.Poller()
+        self._poller.register(feed.fileno(), zmq.POLLIN)
+        self._poller.register(self.waker.fileno(), zmq.POLLIN)
+        self._over = False
+
+    def wait(self, until: float) -> None:
+        """Wait for the feed, or to be woken."""
+        left_ms = int((until - time.monotonic()) * 1000) + 1
+        if left_ms > 0 and not self.feed.readable:
+            self._poller.poll(left_ms)
+
+    def waits_for_end(self, seconds: float, until: float | None) -> bool:
+        """Wait to be woken; True once there is no time left."""
+        now = time.monotonic()
+        end = min(now + seconds, until or now + seconds)
+        poller = zmq.Poller()
+        poller.register(self.waker.fileno(), zmq.POLLIN)
+        poller.poll(max(0, int((end - now) * 1000)))
+        return until is not None and time.monotonic() >= until
+
+    def close(self) -> None:
+        """Leave the feed."""
+        if not self._over:
+            self._over = True
+            context = self.feed.close()
+            if context is not None:
+                sockets.end_context(context)
+            self.waker.close()

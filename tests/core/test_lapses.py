@@ -1,0 +1,168 @@
+"""Leases that lapsed: readable until granted again or swept, with the reason; their names closed for the lock-delay."""
+
+from typing import Any
+
+import pytest
+
+from lessor.core import limits
+from lessor.core.commands import FOREVER, Break, Claim, CreateNamespace, NamespaceConfig, Ping
+from lessor.core.resources import Mode, Resource
+from lessor.core.results import ClaimPhase, ClaimStatus, Denied, Lapsed
+
+from ..support.leases import Leases, check_consistent
+
+
+class Desk(Leases):
+    """Leases in a namespace with a lock-delay of half a second, and in one without."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.anna, self.ben = self.session(timeout_ms=600_000), self.session(timeout_ms=600_000)
+        self.ask(self.anna, CreateNamespace("slow", NamespaceConfig(lock_delay_ms=500)))
+
+    def after(self, ms: int) -> None:
+        super().after(ms)
+        check_consistent(self.state)
+
+    def lapsed(self, name: str, namespace: str = "default") -> Lapsed | None:
+        [about] = self.describe(name, namespace).about
+        return about.lapsed[0] if about.lapsed else None
+
+    def slow(self, session: int, *resources: Resource, ttl_ms: int = 0, wait_ms: int = FOREVER) -> Any:
+        return self.ask(session, Claim("slow", resources, "h", b"", ttl_ms, wait_ms, detached=False))
+
+
+X = Resource(("x",))
+
+
+def test_a_lease_that_expired_can_be_read_until_its_name_is_granted_again() -> None:  # TrexLock
+    desk = Desk()
+    desk.claim(desk.anna, "x", ttl_ms=1000)
+    desk.after(1000)
+    expected = Lapsed(1, "holder of x", 1, since_ms=0, ended_at_ms=1000, closed_until_ms=0, why="expired")
+    assert desk.lapsed("x") == expected
+    desk.claim(desk.ben, "y")
+    assert desk.lapsed("x") == expected
+    desk.claim(desk.ben, "x")
+    assert desk.lapsed("x") is None
+
+
+def test_a_lease_that_expired_is_forgotten_after_a_while() -> None:  # P10
+    desk = Desk()
+    desk.claim(desk.anna, "x", ttl_ms=1000)
+    desk.after(1000)
+    desk.after(limits.LAPSED_KEPT_MS - 1)
+    assert desk.lapsed("x") is not None
+    desk.after(1)
+    assert desk.lapsed("x") is None
+    assert len(desk.state.lapses) == 0
+
+
+def test_what_was_released_leaves_nothing_behind() -> None:  # P10
+    desk = Desk()
+    desk.claim(desk.anna, "x", ttl_ms=1000)
+    desk.release(desk.anna, 1)
+    assert desk.lapsed("x") is None
+    gone = desk.session()
+    desk.claim(gone, "x")
+    desk.close(gone)
+    assert desk.lapsed("x") is None
+    assert len(desk.state.lapses) == 0
+
+
+def test_the_reason_is_told_to_the_holder_to_whoever_describes_it_and_to_whoever_asks_later() -> None:  # P8
+    desk = Desk()
+    desk.claim(desk.anna, "x", ttl_ms=1000)
+    desk.ask(desk.ben, Break(1, "it hung"))
+    assert [status.why for status in desk.told(desk.anna)] == ["it hung"]
+    found = desk.lapsed("x")
+    assert found is not None
+    assert found.why == "it hung"
+    assert desk.ask(desk.anna, Ping((1,))).claims[0].why == "it hung"  # type: ignore[union-attr]
+    assert desk.events[-1].why == "it hung"
+
+
+def test_a_maximum_hold_ends_a_lease_however_often_it_is_renewed() -> None:
+    desk = Desk()
+    asked = Claim("default", (X,), "h", b"", 1000, 0, detached=False, max_hold_ms=2500)
+    held: Any = desk.ask(desk.anna, asked)
+    assert held.hold_until_ms == 2500
+    for expected in (1900, 2500, 2500):
+        desk.after(900 if expected == 1900 else 700)
+        assert desk.renew(desk.anna, held.token).expires_at_ms == expected  # type: ignore[union-attr]
+    desk.after(200)
+    [told] = desk.told(desk.anna)
+    assert (told.phase, told.why) == (ClaimPhase.GONE, "it was held for as long as it may be")
+
+
+@pytest.mark.parametrize("end", ["expired", "broken", "its session expired"])
+def test_after_an_unclean_end_the_name_is_closed_for_the_lock_delay(end: str) -> None:  # Consul
+    desk = Desk()
+    gone = desk.session(timeout_ms=1000)
+    desk.slow(gone, X, ttl_ms=1000 if end == "expired" else 0)
+    if end == "broken":
+        desk.ask(desk.ben, Break(1, "broken"))
+        desk.elapsed_ms = 1000
+    desk.slow(desk.ben, X)
+    before = desk.state.clock_ms
+    desk.after(1000 if end != "broken" else 0)
+    began = 1000 if end != "broken" else 0
+    found = desk.lapsed("x", "slow")
+    assert found is not None
+    assert (found.why, found.closed_until_ms) == (end, began + 500), before
+    if end != "broken":
+        assert desk.slow(desk.anna, X, wait_ms=0) == Denied("", 0, 0), "nobody holds it, and nobody gets it"
+        desk.after(499)
+        assert desk.told(desk.ben) == []
+        desk.after(1)
+    else:
+        desk.after(500)
+    assert [status.phase for status in desk.told(desk.ben)] == [ClaimPhase.HELD]
+    assert desk.lapsed("x", "slow") is None
+
+
+def test_a_release_opens_the_name_at_once() -> None:
+    desk = Desk()
+    desk.slow(desk.anna, X)
+    desk.slow(desk.ben, X)
+    desk.release(desk.anna, 1)
+    assert [status.phase for status in desk.told(desk.ben)] == [ClaimPhase.HELD]
+
+
+def test_a_closed_name_keeps_what_overlaps_it_closed_and_lets_readers_in_beside_readers() -> None:
+    desk = Desk()
+    desk.slow(desk.anna, Resource(("x", "1")), ttl_ms=1000)
+    desk.slow(desk.anna, Resource(("y",), Mode.READ), ttl_ms=1000)
+    desk.after(1000)
+    for path in ((), ("x",), ("x", "1", "a")):
+        assert isinstance(desk.slow(desk.ben, Resource(path), wait_ms=0), Denied)
+    assert isinstance(desk.slow(desk.ben, Resource(("x", "2")), wait_ms=0), ClaimStatus)
+    assert isinstance(desk.slow(desk.ben, Resource(("y",), Mode.READ), wait_ms=0), ClaimStatus)
+
+
+def test_units_of_a_semaphore_stay_taken_while_it_is_closed() -> None:
+    desk = Desk()
+    desk.slow(desk.anna, Resource(("s",), Mode.COUNT, 2, 3), ttl_ms=1000)
+    desk.slow(desk.ben, Resource(("s",), Mode.COUNT, 1, 3))
+    desk.after(1000)
+    assert isinstance(desk.slow(desk.ben, Resource(("s",), Mode.COUNT, 1, 3), wait_ms=0), Denied)
+    desk.after(500)
+    assert isinstance(desk.slow(desk.ben, Resource(("s",), Mode.COUNT, 2, 3), wait_ms=0), ClaimStatus)
+
+
+def test_a_waiter_whose_patience_ends_when_the_name_opens_gets_his_turn() -> None:  # P7
+    desk = Desk()
+    desk.slow(desk.anna, X, ttl_ms=1000)
+    desk.slow(desk.ben, X, wait_ms=1500)
+    desk.after(1500)
+    assert [status.phase for status in desk.told(desk.ben)] == [ClaimPhase.HELD]
+
+
+def test_only_the_latest_of_those_that_lapsed_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:  # P10
+    monkeypatch.setattr(limits, "LAPSED_MAX", 3)
+    desk = Desk()
+    for number in range(9):
+        desk.claim(desk.anna, f"x{number}", ttl_ms=1000)
+    desk.after(1000)
+    assert [number for number in range(9) if desk.lapsed(f"x{number}")] == [6, 7, 8]
+    assert len(desk.state.lapses) == 3

@@ -1,0 +1,177 @@
+"""Sessions: opened, attached by whoever knows the key, stolen, kept alive one by one or in crowds, ended with grace."""
+
+from typing import Any
+
+import pytest
+
+from lessor.core import limits
+from lessor.core.commands import (
+    ATTACH_STEP,
+    FOREVER,
+    AttachSession,
+    CreateNamespace,
+    KeepAlive,
+    NamespaceConfig,
+    OpenSession,
+    Ping,
+)
+from lessor.core.errors import Corrupt
+from lessor.core.lease_state import LeaseState
+from lessor.core.results import ClaimPhase, Failed, KeptAlive, Pong, SessionOpened
+
+from ..support.leases import Leases, check_consistent, claim
+
+KEY, OTHER = b"k" * 16, b"o" * 16
+
+
+class Door(Leases):
+    """Leases with one session of a known key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.anna = self.session(timeout_ms=2000, key=KEY)
+
+    def attach(self, times: int, key: bytes = KEY, timeout_ms: int = 2000) -> Any:
+        answer = self.ask(0, AttachSession(self.anna, key, times, timeout_ms, "again"))
+        check_consistent(self.state)
+        return answer
+
+    def say(self, attach: int, operation: Any) -> Any:
+        """Ask as whoever has the session since its `attach`-th attachment."""
+        return self.ask(self.anna, operation, number=attach * ATTACH_STEP + self.last_number + 1)
+
+
+def code(answer: Any) -> str:
+    assert isinstance(answer, Failed)
+    assert answer.detail
+    return answer.code
+
+
+def test_an_attached_session_keeps_its_claims_and_its_places() -> None:  # P7
+    door = Door()
+    ben = door.session(timeout_ms=60_000)
+    door.claim(door.anna, "x")
+    door.claim(ben, "y")
+    door.claim(door.anna, "y", wait_ms=FOREVER)
+    door.after(1500)
+    assert door.attach(1) == SessionOpened(door.anna, 3500, 1)
+    pong = door.say(1, Ping((1, 3)))
+    assert [status.phase for status in pong.claims] == [ClaimPhase.HELD, ClaimPhase.WAITING]
+    door.release(ben, 2)
+    assert [status.phase for status in door.told(door.anna)] == [ClaimPhase.HELD]
+
+
+def test_whoever_had_the_session_before_is_told_that_it_was_stolen() -> None:
+    door = Door()
+    door.attach(1)
+    for operation in (Ping(()), claim("x")):
+        assert code(door.say(0, operation)) == "session_stolen"
+    assert door.state.held == 0
+    expires_at_ms = door.state.sessions_open[door.anna].record.expires_at_ms
+    door.after(500)
+    door.say(0, Ping(()))
+    assert door.state.sessions_open[door.anna].record.expires_at_ms == expires_at_ms, "it is not kept alive by a thief"
+    assert door.say(1, claim("x")).phase == ClaimPhase.HELD
+
+
+def test_an_attachment_out_of_sequence_is_refused_and_a_repeated_one_is_answered_again() -> None:
+    door = Door()
+    assert isinstance(door.attach(3), SessionOpened)
+    for times in (1, 2):
+        assert code(door.attach(times)) == "out_of_sequence"
+    assert door.attach(3) == SessionOpened(door.anna, 2000, 3)
+
+
+def test_a_retry_after_a_repeated_attachment_still_finds_its_answer() -> None:  # P6
+    door = Door()
+    door.attach(1)
+    command = door.command(door.anna, claim("x"), number=ATTACH_STEP + 1)
+    answer = door.batch(command)
+    door.attach(1)
+    assert door.batch(command) == answer
+    assert door.state.held == 1
+
+
+def test_answers_from_before_an_attachment_are_gone_and_so_are_late_requests() -> None:  # P6, P10
+    door = Door()
+    late = door.command(door.anna, claim("x"), number=7)
+    door.attach(1)
+    assert code(door.batch(late)[0]) == "session_stolen"
+    assert door.state.held == 0
+    assert not door.state.sessions_open[door.anna].replies
+
+
+def test_a_wrong_key_opens_nothing_and_keeps_nothing_alive() -> None:
+    door = Door()
+    assert code(door.attach(1, OTHER)) == "wrong_key"
+    assert isinstance(door.say(0, Ping(())), Pong), "nobody was robbed"
+    door.after(1000)
+    door.attach(2, OTHER)
+    door.after(1000)
+    assert code(door.attach(1)) == "session_expired"
+
+
+def test_a_session_that_has_ended_cannot_be_attached() -> None:
+    door = Door()
+    door.after(2000)
+    assert code(door.attach(1)) == "session_expired"
+    assert code(door.ask(0, AttachSession(99, KEY, 1, 2000, ""))) == "session_expired"
+
+
+def test_an_attachment_may_change_the_timeout_but_shortens_nothing_that_was_promised() -> None:  # P4
+    door = Door()
+    assert door.attach(1, timeout_ms=500).expires_at_ms == 2000
+    door.after(1800)
+    assert door.say(1, Ping(())).expires_at_ms == 2300
+
+
+def test_many_sessions_are_kept_alive_by_one_command() -> None:
+    door = Door()
+    ben, carl = door.session(timeout_ms=2000), door.session(timeout_ms=2000, key=OTHER)
+    door.ask(0, AttachSession(carl, OTHER, 1, 2000, ""))
+    door.after(1500)
+    answer = door.ask(0, KeepAlive((door.anna, 8, 0, 99, 1, 0, carl, 9, 0)))
+    assert answer == KeptAlive((3500, 0, 1)), "alive; never was; stolen"
+    door.after(500)
+    assert door.state.sessions_open.get(ben) is None
+    assert door.state.sessions_open.get(carl) is None, "a thief's ping kept nothing alive"
+    check_consistent(door.state)
+
+
+def test_a_sign_of_life_among_many_acknowledges_answers_as_a_ping_does() -> None:  # P10
+    door = Door()
+    door.ask(door.anna, claim("x"), number=5)
+    assert len(door.state.sessions_open[door.anna].replies) == 1
+    door.ask(0, KeepAlive((door.anna, 7, 6)))
+    assert not door.state.sessions_open[door.anna].replies
+
+
+def test_signs_of_life_that_do_not_come_in_threes_are_no_command() -> None:
+    with pytest.raises(Corrupt, match="in threes"):
+        Door().ask(0, KeepAlive((1, 2)))
+
+
+def test_grace_after_a_change_of_leader_is_what_the_namespace_says() -> None:
+    leases = Leases()
+    operator = leases.session(timeout_ms=600_000)
+    leases.ask(operator, CreateNamespace("n", NamespaceConfig(session_grace_ms=3000)))
+    there: Any = leases.ask(0, OpenSession(KEY, 1000, "", "n"))
+    elsewhere: Any = leases.ask(0, OpenSession(OTHER, 1000, "", "other"))
+    leases.after(900)
+    leases.lead()
+    leases.after(100)
+    assert leases.state.sessions_open.get(elsewhere.session) is None
+    leases.after(3800)
+    assert leases.state.sessions_open.get(there.session) is not None
+    leases.after(100)
+    assert leases.state.sessions_open.get(there.session) is None, "900 + 1000 + 3000"
+
+
+def test_ten_thousand_sessions_cost_little_to_keep_alive() -> None:  # P10
+    state = LeaseState()
+    leases = Leases(state)
+    leases.lead()
+    sessions = [leases.session(key=number.to_bytes(16, "big")) for number in range(1, 501)]
+    leases.ask(0, KeepAlive(tuple(part for session in sessions for part in (session, 10, 0))))
+    assert not leases.log[-1].commands[0][10_000:], "twenty bytes for each"  # type: ignore[union-attr]
+    assert limits.PINGS_FOLDED_MAX * 30 < limits.BATCH_BYTES_MAX
