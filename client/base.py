@@ -31,6 +31,7 @@ class Wish:
     claim: Claim
     terms: Terms
     on_lost: Any
+    keeper: str | None
 
 
 class BaseClient:
@@ -76,6 +77,7 @@ class BaseClient:
         holder: str | None = None,
         detached: bool = False,
         on_lost: Any = None,
+        keeper: str | None = None,
         **terms: Any,
     ) -> Wish:
         """Return what is asked for, checked."""
@@ -85,7 +87,11 @@ class BaseClient:
         claim = Claim(self.namespace, (Resource((name,)),), holder, data, ttl_ms, wait_ms, detached)
         checked(claim)
         check_on_lost(on_lost)
-        return Wish(claim, checked_terms(ttl_ms, **terms), on_lost)
+        if keeper not in (None, "process"):
+            raise BadRequest(f"a keeper is 'process' or None, not {keeper!r}")
+        if keeper is not None and not (ttl_ms and terms.get("auto_renew", True)):
+            raise BadRequest("a keeper needs a ttl and auto_renew: it renews the lease")
+        return Wish(claim, checked_terms(ttl_ms, **terms), on_lost, keeper)
 
     def _resumed(self, ticket: Ticket, result: Any, terms: Terms) -> LeaseRecord:
         """Return the record of a lease that was resumed, from the answer to its renewal.

@@ -8,7 +8,7 @@ Laws it keeps:
 from collections.abc import Callable
 from typing import Any
 
-from ..core.commands import Operation, Release, Renew
+from ..core.commands import Operation, Renew
 from ..core.results import ClaimStatus, NotHeld, Renewed
 from .calls import Calls
 from .records import LeaseRecord
@@ -37,6 +37,7 @@ class Leases:
         self,
         calls: Calls,
         ask: Ask,
+        give_back: Callable[[int], None],
         luck: Callable[[], float],
         session_timeout_ms: int,
         session_until: Callable[[LeaseRecord], int],
@@ -46,6 +47,7 @@ class Leases:
         Args:
             calls: knows the time and the anchor, and when to wake.
             ask: begins a request.
+            give_back: releases a grant by its token, however long that takes.
             luck: draws a number in [0, 1), to jitter renewals.
             session_timeout_ms: stands for the ttl of a lease without one.
             session_until: when, on the lease clock, the session of a lease ends (0: it is not this client's any more).
@@ -54,6 +56,7 @@ class Leases:
         self.renewing = True  # until the client is closed
         self._calls = calls
         self._ask = ask
+        self._give_back = give_back
         self._luck = luck
         self._session_timeout_ms = session_timeout_ms
         self._session_until = session_until
@@ -81,7 +84,7 @@ class Leases:
         if not lease.ttl_ms:
             expires_at_ms = max(expires_at_ms, self._session_until(lease))
         until_ms = self._calls.anchor.safe_until_ms(expires_at_ms)
-        return until_ms if lease.kept_until is None else max(until_ms, lease.kept_until())
+        return until_ms if lease.kept_until is None else lease.kept_until(until_ms)
 
     def _jeopardy_from_ms(self, lease: LeaseRecord) -> int:
         """Return from when on a lease that is kept alive is in jeopardy; its deadline, if nobody keeps it alive.
@@ -159,7 +162,7 @@ class Leases:
         self.end(lease, LeaseState.LOST, reason, loss)
         if not lease.detached or loss is Loss.MAX_HOLD:
             # the lease clock may have stood still: to the service it is held on, without a ttl for ever
-            self._ask(Release(lease.token), _ignore, None)
+            self._give_back(lease.token)
 
     def _why_over(self, lease: LeaseRecord) -> tuple[Loss, str]:
         if lease.hold_until_ms and self._calls.now_ms >= lease.hold_until_ms:
@@ -230,7 +233,3 @@ def _move(lease: LeaseRecord, state: LeaseState) -> None:
         lease.state = state
         if lease.on_change is not None:
             lease.on_change(lease)
-
-
-def _ignore(_: Any) -> None:
-    """Take an outcome that nobody waits for."""

@@ -48,7 +48,7 @@ class LeaseRecord:
     hold_until_ms: int = 0
     progress_ms: int = 0
     progress_at_ms: int = 0
-    kept_until: Callable[[], int] | None = None  # by a process that renews it too
+    kept_until: Callable[[int], int] | None = None  # of the own deadline and that of a keeper, the later
     on_change: Callable[["LeaseRecord"], None] | None = None
 
     @property
