@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     mutants = _swarm(options).MUTANTS
     if options.mutant == "list":
         for mutant in mutants.values():
-            print(f"{mutant.name:28} {mutant.checker.promise:4} {mutant.what}")
+            print(f"{mutant.name:26} {mutant.checker.promise:4} in {mutant.worlds:4} worlds  {mutant.what}")
         return exit_codes.OK
     if options.mutant and options.mutant not in mutants:
         options.parser.error(f"there is no mutant {options.mutant!r}; `lessor sim --mutant list` names them")
@@ -220,11 +220,11 @@ def _show_progress(done: int, worlds: int | None, took: float, seconds: float | 
 
 def _figures(figures: Any, took: float) -> str:
     rate = f", {figures.worlds / took:.1f} worlds/s" if took else ""
-    reached = len([mark for mark in figures.marks if figures.marks[mark]])
+    marks = len(_load("sometimes").SOMETIMES)
     return (
         f"{figures.worlds} worlds, {figures.virtual_s / 3600:.2f} virtual hours, {figures.packets} packets, "
         f"{figures.slots} slots, {figures.calls} calls, {sum(figures.faults.values())} faults, "
-        f"{reached} interesting states reached; {len(figures.failures)} failed{rate}"
+        f"{marks - len(figures.never)} of {marks} interesting states reached; {len(figures.failures)} failed{rate}"
     )
 
 

@@ -12,6 +12,7 @@ from .p7_fair import Fair
 from .p8_loss_told import LossTold
 from .p9_definite import Definite
 from .p10_bounded import Bounded
+from .p11_hostile_input import HostileInput
 from .stops import Stops
 
 ALL: tuple[type[Checker], ...] = (
@@ -25,6 +26,7 @@ ALL: tuple[type[Checker], ...] = (
     LossTold,
     Definite,
     Bounded,
+    HostileInput,
     Linearizable,
     Stops,
 )
