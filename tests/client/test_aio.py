@@ -392,6 +392,7 @@ def test_a_close_that_is_cancelled_goes_on(node: Embedded, run: Callable[[Body],
         with pytest.raises(asyncio.CancelledError):
             await closing
         await until(lambda: free(other, "x"), "it is released all the same")
+        await client.close()
 
     run(body)
 
