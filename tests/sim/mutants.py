@@ -63,17 +63,27 @@ class Mutant:
     worlds: int
     patched: Patch
     prepare: Callable[[World], None] = field(default=_nothing)
+    changes: dict[str, Any] = field(default_factory=dict)  # options that its worlds have in common
+
+    @property
+    def row(self) -> str:
+        """Return how its row begins in the table of docs/proof.md."""
+        return f"| `{self.name}` | {self.what} | {self.checker.promise} `{self.checker.__name__}` | {self.worlds} |"
 
 
 MUTANTS: dict[str, Mutant] = {}
 
 
 def _mutant(
-    what: str, checker: type[Checker], worlds: int, prepare: Callable[[World], None] = _nothing
+    what: str,
+    checker: type[Checker],
+    worlds: int,
+    prepare: Callable[[World], None] = _nothing,
+    changes: dict[str, Any] | None = None,
 ) -> Callable[[Callable[[], Iterator[None]]], Callable[[], Iterator[None]]]:
     def register(patch: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:
         name = patch.__name__.strip("_")
-        MUTANTS[name] = Mutant(name, what, checker, worlds, contextmanager(patch), prepare)
+        MUTANTS[name] = Mutant(name, what, checker, worlds, contextmanager(patch), prepare, changes or {})
         return patch
 
     return register
@@ -274,7 +284,16 @@ def _stragglers_applied() -> Iterator[None]:
         yield
 
 
-@_mutant("`Lead` does not wait until all before it is chosen: two terms may count the same time", AtLeast, 2000)
+MANY_LEADERS = {"nodes": 5, "rotate": 8, "fault_every_ms": 100, "duration_ms": 4000}
+
+
+@_mutant(
+    "`Lead` does not wait until all before it is chosen: two terms may count the same time "
+    "(worlds of 5 nodes with many leaders)",
+    AtLeast,
+    600,
+    changes=MANY_LEADERS,
+)
 def _lead_does_not_wait() -> Iterator[None]:
     def make(original: Any) -> Any:
         def propose(self: Proposer, effects: Effects) -> None:

@@ -93,6 +93,8 @@ def run_seed(
 ) -> Verdict:
     """Run the world of a seed, with a bug put in on purpose if a mutant is named; add its events to `trace`."""
     with MUTANTS[mutant].patched() if mutant else contextlib.nullcontext():
+        if mutant:
+            changes = MUTANTS[mutant].changes | (changes or {})
         world = World(seed, checkers, trace=trace, changes=changes)
         if mutant:
             MUTANTS[mutant].prepare(world)
