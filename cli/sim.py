@@ -57,7 +57,7 @@ def register(commands: "Commands[Parser]") -> None:
     parser.option(
         "--set", metavar="OPTIONS", read=word, help="options of the world other than the seed's: clients=1,loss=0"
     )
-    parser.switch("--shells", help="run the production actors on real files, not the cores alone; needs lessor[server]")
+    parser.switch("--shells", help="run the production actors on real files, not the cores alone")
     parser.switch("--exhaustive", help="no chance: all that can happen in worlds that are small enough (minutes)")
     parser.option("--depth", metavar="N", read=positive, help="with --exhaustive: no way longer than N steps")
     parser.switch("--trace", help="print everything that happens in the one world")
@@ -99,7 +99,7 @@ def _load(name: str) -> Any:
     if not (tests / "sim" / "world.py").is_file():
         raise SourcesMissing(
             "the simulator is part of the tests and is not installed with the package: run `lessor sim` from a source "
-            "checkout (pip install -e .)"
+            "checkout (pip install -e '.[server]')"
         )
     if "tests" not in sys.modules:
         package = types.ModuleType("tests")
@@ -109,10 +109,8 @@ def _load(name: str) -> Any:
 
 
 def _swarm(options: argparse.Namespace) -> Any:
-    if not options.shells:
-        return _load("swarm")
-    with needs_server("lessor sim --shells"):
-        return _load("shells_swarm")
+    with needs_server("lessor sim"):
+        return _load("shells_swarm" if options.shells else "swarm")
 
 
 def _command(options: argparse.Namespace) -> Any:
