@@ -70,6 +70,23 @@ def test_what_is_held_back_times_out_and_can_be_given_up_without_having_been_ask
     assert not world.claims(outcomes[-1].tag)
 
 
+def test_nobody_overtakes_what_is_held_back() -> None:  # P7
+    world = World()
+    client = world.client()
+    world.finish(client.acquire("first"))
+    world.fate = lambda hop: ()
+    waiting = acquire_many(client, WINDOW + 1)
+    calls = client.protocol._calls
+    assert calls.forget(calls.under_way()[0])  # there is room for one
+    late = client.acquire("late")
+    held_back, newcomer = waiting[-1].acquire, late.acquire
+    assert held_back is not None
+    assert held_back.call is not None
+    assert newcomer is not None
+    assert newcomer.call is not None
+    assert (held_back.call.number > 0, newcomer.call.number) == (True, 0)
+
+
 def test_what_is_held_back_survives_the_end_of_the_session() -> None:
     world = World()
     client = world.client(session_timeout_ms=900)

@@ -115,6 +115,8 @@ def test_a_suspend_is_noticed_and_the_loss_is_told_first_thing(node: Embedded, m
     with lessor.connect(node.endpoints, "suspended", session_timeout=300) as client:
         lease = client.acquire("x", ttl=300)  # without the suspend nothing would be due for a minute
         lost = lease.lost
+        protocol = client._caller.protocol
+        until(lambda: (protocol.wake_at_ms() or 0) > clock.now_ms() + 20_000, "nothing is due")
         really = clock._read_ns
         with monkeypatch.context() as asleep:
             asleep.setattr(clock, "_read_ns", lambda: really() + 3_600_000_000_000)
