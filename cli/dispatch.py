@@ -7,14 +7,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from ..client.errors import AcquireTimeout, ServiceBusy, Unavailable
-from ..client.refusals import (
-    LimitDiffers,
-    NamespaceExists,
-    NoSuchNamespace,
-    NoSuchSemaphore,
-    NotCovered,
-    SemaphoreExists,
-)
 from ..core.errors import BadRequest, LessorError
 from ..transport.names import why_unresolved
 from . import (
@@ -35,6 +27,7 @@ from . import (
     watch,
 )
 from .demo import command as demo
+from .explain import explain
 from .options import Parser, command_of, split_command
 from .output import complain
 from .server import ServerMissing
@@ -54,17 +47,6 @@ lessor lock nightly-report -- ./report.sh          run a command while holding a
 lessor show nightly-report                         who holds it, who waits, and why it is not free
 lessor status                                      how the nodes are
 """
-
-REMEDIES: Final[dict[type[LessorError], str]] = {
-    NoSuchNamespace: "`lessor namespaces` lists them, `lessor namespace create` makes one",
-    NoSuchSemaphore: "`lessor semaphores` lists them, `lessor semaphore create` makes one",
-    NamespaceExists: "`lessor namespace alter` changes its settings",
-    SemaphoreExists: "its limit stays as it is; `lessor semaphore update` changes its data",
-    LimitDiffers: "one that was created is asked for without a limit",
-    NotCovered: "the lease that covers a register is on its name, or on a path above it, to write",
-}
-"""What to do, by what was refused."""
-
 
 COMMANDS: Final[tuple[Any, ...]] = (
     serve,
@@ -143,14 +125,3 @@ def _hint(error: Exception, options: argparse.Namespace) -> str:
     silent = isinstance(error, Unavailable) or (isinstance(error, AcquireTimeout) and error.indefinite)
     why = why_unresolved(endpoints) if silent and endpoints else ""
     return f"; {why}" if why else ""
-
-
-def explain(error: Exception) -> str:
-    """Return an error in words, with whether it may have had an effect (P9)."""
-    text = str(error)
-    if isinstance(error, Unavailable):
-        text = f"the service is unavailable: {text}"
-    if getattr(error, "indefinite", False):
-        text += "; the request may have taken effect all the same"
-    remedy = REMEDIES.get(type(error))
-    return f"{text}; {remedy}" if remedy else text

@@ -6,20 +6,26 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
 from ..client.errors import AcquireTimeout
+from ..client.refusals import Refused
 from ..client.status import ask_status
 from ..client.sync import Client, Lease, connect
+from ..client.wants import units
 from ..core.errors import LessorError
+from ..core.resources import Mode, Resource
 from ..transport.names import why_unresolved
 from . import exit_codes
+from .claims import line_of, mode, resource_at, stands_in_the_way
 from .descendants import Command
-from .options import Commands, Parser, add_client, client, duration, word
-from .output import complain, short
+from .explain import explain
+from .names import PATHS, add_name, as_path, called
+from .options import Commands, Parser, add_client, client, duration, positive, some_time, word
+from .output import complain, printable, short
 
 SUMMARY = "Run a command while holding the lock NAME: wait in line for it, run the command, release the lock at once."
 NOTES = """
@@ -30,8 +36,13 @@ but not what that has started.
 
 SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are handed on to the command; the lock is held until it has ended.
 
-The command finds LESSOR_LOCK_NAME, LESSOR_LOCK_NAMESPACE and LESSOR_LOCK_TOKEN in its environment. The token is larger
-than that of every earlier holder: hand it to what the command writes to, so that it can refuse one who comes late.
+Several NAMEs are taken at once, all or none, and so cannot deadlock with others that are taken so; `lessor lock` inside
+of `lessor lock` can. --read shares them with other readers. --count takes so many units of the semaphore NAME: one that
+was created, or with --limit one that is there while somebody has or wants units of it.
+
+The command finds LESSOR_LOCK_NAME (several: one on each line), LESSOR_LOCK_NAMESPACE and LESSOR_LOCK_TOKEN in its
+environment. The token is larger than that of every earlier holder: hand it to what the command writes to, so that it
+can refuse one who comes late.
 
 While it waits it says on stderr what for: who holds the lock and how many stand before, or that no node answers. It
 waits for the service as for a holder, for ever unless there is a --timeout, which counts all of it.
@@ -43,6 +54,9 @@ lessor lock nightly-report -- ./report.sh --all
 lessor lock deploy --timeout 0 -- make deploy                now or not at all
 lessor lock backup --timeout 0 -E 0 -- ./backup.sh           for cron: somebody else is at it, and that is fine
 lessor lock --timeout 5s -- -odd-name -- ./work              a name that begins with -
+lessor lock --path users/42 reports/may -- ./move            two paths, and all below them, at once
+lessor lock catalogue --read -- ./export                     together with others who read
+lessor lock workers --count 1 --limit 4 -- ./work            at most four at a time
 lessor lock primary --ttl 10s --holder "$HOSTNAME" -- sh -c 'exec ./serve --fencing-token "$LESSOR_LOCK_TOKEN"'
 """
 
@@ -72,13 +86,22 @@ def register(commands: "Commands[Parser]") -> None:
     parser = commands.add_parser(
         "lock",
         help="run a command while holding a lock",
-        usage="lessor lock NAME [options] -- COMMAND [ARGUMENT...]",
+        usage="lessor lock NAME... [options] -- COMMAND [ARGUMENT...]",
         summary=SUMMARY,
-        notes=NOTES,
+        notes=NOTES + PATHS,
         examples=EXAMPLES,
         codes="120 121 122 126 127 128+N 2",
     )
-    parser.name("what is to be held", runs_command=True)
+    add_name(parser, "what is to be held; several are taken at once", runs_command=True)
+    parser.switch("--read", help="share it with others who read; who writes waits")
+    parser.option("--count", metavar="N", read=positive, help="take so many units of a semaphore")
+    parser.option(
+        "--limit",
+        metavar="N",
+        read=positive,
+        shown="that of the semaphore that was created",
+        help="how many units it has, with --count",
+    )
     parser.option(
         "--ttl",
         metavar="TIME",
@@ -93,6 +116,13 @@ def register(commands: "Commands[Parser]") -> None:
         read=duration,
         shown="for ever",
         help="how long to wait in all, in line and for the service; 0: take it if it is free, never wait in line",
+    )
+    parser.option(
+        "--max-hold",
+        metavar="TIME",
+        read=some_time,
+        shown="none",
+        help="how long it may be held in all: the command is told to stop before, as when the lease is lost",
     )
     parser.option("--holder", metavar="TEXT", read=word, shown="HOST:PID", help="how others see who holds the lock")
     parser.option(
@@ -122,6 +152,11 @@ def run(options: argparse.Namespace) -> int:
     grace = min(options.ttl / 6, GRACE_S_MAX) if options.grace is None else options.grace
     if not 0 <= grace <= options.ttl / 2:
         options.parser.error(f"--grace is from 0 to half of the ttl, not {short(grace)} of {short(options.ttl)}")
+    if options.max_hold is not None and options.max_hold <= grace:
+        options.parser.error(f"--max-hold is more than --grace, {short(grace)}, not {short(options.max_hold)}")
+    if (options.read and options.count) or (options.limit and not options.count):
+        options.parser.error("--read and --count exclude each other, and --limit goes with --count")
+    options.wants = _wants(options)
     missing = _cannot_run(options.behind[0])
     if missing:
         return missing
@@ -129,8 +164,25 @@ def run(options: argparse.Namespace) -> int:
     signals = Signals(HANDED_ON)
     try:
         return _run(options, grace, signals)
+    except Refused as error:
+        # what this command has to say itself is told apart from what the other one says by its exit code
+        complain("lock", explain(error))
+        return exit_codes.USAGE
     finally:
         signals.give_back()
+
+
+def _wants(options: argparse.Namespace) -> list[Resource]:
+    """Return what is to be held."""
+    paths = [as_path(name, options) for name in options.name]
+    if options.count:
+        return [units(path, options.count, options.limit or 0) for path in paths]
+    return [Resource(path, Mode.READ if options.read else Mode.WRITE) for path in paths]
+
+
+def _all_of(options: argparse.Namespace) -> str:
+    """Return what is to be held, as it is told."""
+    return ", ".join(called(resource.path) for resource in options.wants)
 
 
 def _run(options: argparse.Namespace, grace: float, signals: "Signals") -> int:
@@ -196,9 +248,11 @@ class Acquisition:
         options = self._options
         try:
             if options.timeout == 0:
-                self.outcome = self._service.try_acquire(options.name, options.ttl)
+                self.outcome = self._service.try_acquire(options.wants, options.ttl, max_hold=options.max_hold)
             else:
-                self.outcome = self._service.acquire(options.name, options.ttl, timeout=options.timeout)
+                self.outcome = self._service.acquire(
+                    options.wants, options.ttl, timeout=options.timeout, max_hold=options.max_hold
+                )
         except BaseException as error:  # noqa: BLE001 - it is raised again in the main thread
             self.outcome = error
         self.done = True
@@ -220,7 +274,7 @@ def _wait(acquisition: Acquisition, signals: Signals, options: argparse.Namespac
             return exit_codes.SIGNALLED + found[0]  # on its way out the client withdraws the claim
     if told and isinstance(acquisition.outcome, Lease):
         waited = short(time.monotonic() - acquisition.started)
-        complain("lock", f"{options.name!r} was granted after {waited}, with token {acquisition.outcome.token}")
+        complain("lock", f"{_all_of(options)} was granted after {waited}, with token {acquisition.outcome.token}")
     return 0
 
 
@@ -228,7 +282,7 @@ def _tell(acquisition: Acquisition, options: argparse.Namespace) -> None:
     """Say what is waited for, unless it has come meanwhile."""
     what = _what_is_missing(options)
     if what and not acquisition.done:
-        complain("lock", f"waiting for {options.name!r}, {what}")
+        complain("lock", f"waiting for {_all_of(options)}, {what}")
 
 
 def _what_is_missing(options: argparse.Namespace) -> str:
@@ -242,39 +296,51 @@ def _what_is_missing(options: argparse.Namespace) -> str:
         with connect(
             options.endpoints, options.namespace, holder=options.holder, request_timeout=ASK_TIMEOUT_S
         ) as asker:
-            return _holder(asker, options.name)
+            return _holders(asker, options.wants)
     except LessorError as error:
         return f"but the service does not answer: {error}; still trying"
 
 
-def _holder(service: Client, name: str) -> str:
-    """Return in words who holds a name and how many wait before us, nothing if nobody holds it by now."""
-    claims = service.describe(name)
-    holder = next((claim for claim in claims if not claim.waiting), None)
-    if holder is None:
-        return ""
-    others = list(
-        takewhile(lambda holder: holder != service.holder, (claim.holder for claim in claims if claim.waiting))
-    )
-    line = f"; {len(others)} more in line before" if others else ""
-    return f"held by {holder.holder} for {short(holder.held_for)} (token {holder.token}){line}"
+def _holders(service: Client, wants: Sequence[Resource]) -> str:
+    """Return in words who stands in the way and how many wait before us, nothing if nobody does by now."""
+    closed_for = 0.0
+    in_the_way: dict[int, str] = {}
+    before: dict[int, None] = {}
+    for want in wants:
+        about = service.about(want.path)
+        line = line_of(want.path, about.leases)
+        for view in (*line.holders, *line.overlapping):
+            if stands_in_the_way(view, want):
+                at = resource_at(view, want.path)
+                what = "" if len(wants) == 1 and at.path == want.path else f"{called(at.path)} is "
+                how = "" if at.mode == Mode.WRITE else f"{mode(at)}, "
+                told = f"{what}held by {printable(view.holder)} for {short(view.held_for)} ({how}token {view.token})"
+                in_the_way[view.claim] = told
+        others = takewhile(lambda view: view.holder != service.holder, line.waiting)
+        before |= {view.claim: None for view in others}
+        closed_for = max(closed_for, about.closed_for)
+    if not in_the_way and closed_for:
+        return f"closed for {short(closed_for)} since its last lease lapsed (lock delay)"
+    more = f" and {len(in_the_way) - 1} more" if len(in_the_way) > 1 else ""
+    place = f"; {len(before)} more in line before" if before else ""
+    return next(iter(in_the_way.values())) + more + place if in_the_way else place.removeprefix("; ")
 
 
 def _not_granted(service: Client, options: argparse.Namespace) -> int:
     holder = ""
     try:
-        holder = _holder(service, options.name)
+        holder = _holders(service, options.wants)
     except LessorError:
         pass  # it is certain all the same that we do not hold it
     how = "is not free" if options.timeout == 0 else f"was not granted in {short(options.timeout)}"
-    complain("lock", f"{options.name!r} {how}{': ' + holder if holder else ''}")
+    complain("lock", f"{_all_of(options)} {how}{': ' + holder if holder else ''}")
     return int(options.conflict_exit_code)
 
 
 def _guard(lease: Lease, options: argparse.Namespace, grace: float, signals: Signals) -> int:
     """Run the command under the lease; return its exit code, or LEASE_LOST if it had to be stopped."""
     environment = os.environ | {
-        "LESSOR_LOCK_NAME": lease.name,
+        "LESSOR_LOCK_NAME": "\n".join(["/".join(resource.path) for resource in options.wants]),
         "LESSOR_LOCK_NAMESPACE": lease.namespace,
         "LESSOR_LOCK_TOKEN": str(lease.token),
     }
@@ -283,7 +349,8 @@ def _guard(lease: Lease, options: argparse.Namespace, grace: float, signals: Sig
     except OSError as error:
         complain("lock", f"{options.behind[0]} cannot be run: {error.strerror}")
         return exit_codes.NOT_EXECUTABLE
-    deadline = time.monotonic() + lease.remaining()
+    granted_at = time.monotonic()
+    deadline = granted_at + lease.remaining()
     stopping = killed = False
     while (code := command.poll()) is None:
         now, left = time.monotonic(), lease.remaining()
@@ -293,7 +360,8 @@ def _guard(lease: Lease, options: argparse.Namespace, grace: float, signals: Sig
             stopping = True
             # the service's word that it is lost may come long before the deadline; then this is all the time there is
             deadline = min(deadline, now + grace)
-            complain("lock", f"{_why(lease, left)}; {options.behind[0]} is told to stop")
+            held_for = time.monotonic() - granted_at
+            complain("lock", f"{_why(lease, left, held_for, options.max_hold)}; {options.behind[0]} is told to stop")
             command.stop()
         if stopping and left <= 0 and now >= deadline:
             if not killed:
@@ -309,7 +377,9 @@ def _guard(lease: Lease, options: argparse.Namespace, grace: float, signals: Sig
     return exit_codes.LEASE_LOST
 
 
-def _why(lease: Lease, left: float) -> str:
+def _why(lease: Lease, left: float, held_for: float, max_hold: float | None) -> str:
+    if max_hold is not None and held_for + left >= max_hold - LOOK_S:
+        return f"the lease may be held for {short(max_hold)} in all (--max-hold), and that ends in {short(left)}"
     if left > 0:
         return f"the lease could not be renewed and ends in {short(left)}"
     return f"the lease is lost: {lease.lost_reason}"
@@ -335,7 +405,9 @@ def _release(lease: Lease) -> None:
     thread.join(RELEASE_TIMEOUT_S)
     if failed or thread.is_alive():
         why = failed[0] if failed else "the service does not answer"
-        complain("lock", f"{lease.name!r} could not be released ({why}); others may have to wait until its ttl is over")
+        complain(
+            "lock", f"{called(lease.path)} could not be released ({why}); others may have to wait until its ttl is over"
+        )
 
 
 def _cannot_run(command: str) -> int:

@@ -9,10 +9,10 @@ from .output import printable
 
 Path = tuple[str, ...]
 
-PATHS: Final = """
+PATHS: Final = r"""
 A NAME is one segment, whatever is in it. With --path it is a path: its segments are separated by /, one before the
-first may be there or not, \\/ is a slash within a segment, and / alone is the whole namespace. A path overlaps what lies
-above it and below it.
+first may be there or not, \/ is a slash within a segment, and / alone is the whole namespace. A path overlaps what
+lies above it and below it.
 """
 
 

@@ -28,7 +28,7 @@ def complain(command: str, text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Return text as it may be shown: whoever wrote it must not be able to play with the reader's terminal.
+    r"""Return text as it may be shown: whoever wrote it must not be able to play with the reader's terminal.
 
     >>> printable("ends"), printable("\x1b[31m")
     ('ends', "'\\x1b[31m'")

@@ -57,7 +57,7 @@ def register(commands: "Commands[Parser]") -> None:
     parser.option(
         "--set", metavar="OPTIONS", read=word, help="options of the world other than the seed's: clients=1,loss=0"
     )
-    parser.switch("--shells", help="run the production actors on real files, not the cores alone; needs lessor[server]")
+    parser.switch("--shells", help="run the production actors on real files, not the cores alone")
     parser.switch("--exhaustive", help="no chance: all that can happen in worlds that are small enough (minutes)")
     parser.option("--depth", metavar="N", read=positive, help="with --exhaustive: no way longer than N steps")
     parser.switch("--trace", help="print everything that happens in the one world")
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     mutants = _swarm(options).MUTANTS
     if options.mutant == "list":
         for mutant in mutants.values():
-            print(f"{mutant.name:28} {mutant.checker.promise:4} {mutant.what}")
+            print(f"{mutant.name:26} {mutant.checker.promise:4} in {mutant.worlds:4} worlds  {mutant.what}")
         return exit_codes.OK
     if options.mutant and options.mutant not in mutants:
         options.parser.error(f"there is no mutant {options.mutant!r}; `lessor sim --mutant list` names them")
@@ -99,7 +99,7 @@ def _load(name: str) -> Any:
     if not (tests / "sim" / "world.py").is_file():
         raise SourcesMissing(
             "the simulator is part of the tests and is not installed with the package: run `lessor sim` from a source "
-            "checkout (pip install -e .)"
+            "checkout (pip install -e '.[server]')"
         )
     if "tests" not in sys.modules:
         package = types.ModuleType("tests")
@@ -109,10 +109,8 @@ def _load(name: str) -> Any:
 
 
 def _swarm(options: argparse.Namespace) -> Any:
-    if not options.shells:
-        return _load("swarm")
-    with needs_server("lessor sim --shells"):
-        return _load("shells_swarm")
+    with needs_server("lessor sim"):
+        return _load("shells_swarm" if options.shells else "swarm")
 
 
 def _command(options: argparse.Namespace) -> Any:
@@ -220,11 +218,11 @@ def _show_progress(done: int, worlds: int | None, took: float, seconds: float | 
 
 def _figures(figures: Any, took: float) -> str:
     rate = f", {figures.worlds / took:.1f} worlds/s" if took else ""
-    reached = len([mark for mark in figures.marks if figures.marks[mark]])
+    marks = len(_load("sometimes").SOMETIMES)
     return (
         f"{figures.worlds} worlds, {figures.virtual_s / 3600:.2f} virtual hours, {figures.packets} packets, "
         f"{figures.slots} slots, {figures.calls} calls, {sum(figures.faults.values())} faults, "
-        f"{reached} interesting states reached; {len(figures.failures)} failed{rate}"
+        f"{marks - len(figures.never)} of {marks} interesting states reached; {len(figures.failures)} failed{rate}"
     )
 
 

@@ -31,6 +31,7 @@ class Wish:
     claim: Claim
     terms: Terms
     on_lost: Any
+    keeper: str | None
 
 
 class BaseClient:
@@ -83,6 +84,7 @@ class BaseClient:
         holder: str | None = None,
         detached: bool = False,
         on_lost: Any = None,
+        keeper: str | None = None,
         **terms: Any,
     ) -> Wish:
         """Return what is asked for, checked."""
@@ -90,12 +92,16 @@ class BaseClient:
         ttl_ms = 0 if ttl is None else ttl_milliseconds(ttl)
         wait_ms = FOREVER if timeout is None else milliseconds(timeout)
         check_on_lost(on_lost)
+        if keeper not in (None, "process"):
+            raise BadRequest(f"a keeper is 'process' or None, not {keeper!r}")
+        if keeper is not None and not (ttl_ms and terms.get("auto_renew", True)):
+            raise BadRequest("a keeper needs a ttl and auto_renew: it renews the lease")
         found = checked_terms(ttl_ms, **terms)
         chain = self._chain() if self._detect_deadlocks and wait_ms else 0
         resources = resources_of(name)
         claim = Claim(self.namespace, resources, holder, data, ttl_ms, wait_ms, detached, found.max_hold_ms, chain)
         checked(claim)
-        return Wish(claim, found, on_lost)
+        return Wish(claim, found, on_lost, keeper)
 
     def _resumed(self, ticket: Ticket, result: Any, terms: Terms, session: int) -> LeaseRecord:
         """Return the record of a lease that was resumed, from the answer to its adoption.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core import limits
-from ..core.commands import SESSIONLESS, Operation
+from ..core.commands import SESSIONLESS, CloseSession, OpenSession, Operation, Ping, Renew
 from ..core.errors import BadRequest, LessorError, Malformed
 from ..core.requests import Answer, Busy, Notice, Redirect, Rejected, Request
 from ..core.results import SESSION_EXPIRED, SESSION_STOLEN, Failed
@@ -40,6 +40,12 @@ noticed yet."""
 
 REQUESTS_PER_PACKET = 256
 """Requests in one packet."""
+
+WINDOW = limits.REPLIES_PER_SESSION_MAX // 4
+"""So many requests may be without an answer at once; others wait here for their turn, since the service keeps no more
+answers than four times this for a session. What keeps leases and sessions alive may go beyond, up to half of that."""
+
+URGENT = (Ping, Renew, CloseSession, OpenSession)
 
 DATA_BYTES_PER_PACKET = limits.PACKET_BYTES_MAX // 2
 """The data of the requests in one packet, before the last: with their names they stay below the largest packet."""
@@ -128,6 +134,8 @@ class Calls:
         self._last_number = 0
         self._open: dict[int, Call] = {}
         self._due: deque[Call] = deque()
+        self._urgent: dict[int, Call] = {}  # held back until there is room, by identity
+        self._held_back: dict[int, Call] = {}
         self._heard_at_ms = 0
         self._unreached_since_ms: int | None = None
         self._broken_at_ms: dict[str, int] = {}
@@ -136,7 +144,20 @@ class Calls:
     # --- what is under way -------------------------------------------------------------------------------------------
 
     def begin(self, call: Call) -> None:
-        """Give a call its number, and have it sent."""
+        """Give a call its number, and have it sent; one for which there is no room is held back."""
+        if not self._has_room(call) or self._queue(call):
+            call.why = "too many requests are under way"
+            self._queue(call)[id(call)] = call
+        else:
+            self._admit(call)
+
+    def _queue(self, call: Call) -> dict[int, Call]:
+        return self._urgent if isinstance(call.operation, URGENT) else self._held_back
+
+    def _has_room(self, call: Call) -> bool:
+        return len(self._open) < (2 * WINDOW if isinstance(call.operation, URGENT) else WINDOW)
+
+    def _admit(self, call: Call) -> None:
         self._last_number += 1
         call.number = self._last_number
         self._open[call.number] = call
@@ -145,20 +166,24 @@ class Calls:
     def begin_later(self, call: Call) -> None:
         """Give a call its number, and have it sent after a short random while."""
         self.begin(call)
-        self._due.remove(call)
-        self._try_later(call)
+        if call.number:
+            self._due.remove(call)
+            self._try_later(call)
 
     def forget(self, call: Call) -> bool:
         """Take a call out of what is under way; False if it was over."""
+        if not call.number:
+            return self._queue(call).pop(id(call), None) is not None
         return self._open.pop(call.number, None) is not None
 
     def under_way(self) -> list[Call]:
         """Return every call that has no outcome yet, in the order of their numbers."""
-        return list(self._open.values())
+        return [*self._open.values(), *self._urgent.values(), *self._held_back.values()]
 
     def forget_all(self) -> list[Call]:
         """Take everything out, and return it."""
         calls, self._open, self._due = self.under_way(), {}, deque()
+        self._urgent, self._held_back = {}, {}
         return calls
 
     def wake_by(self, at_ms: int | None) -> None:
@@ -169,8 +194,9 @@ class Calls:
     def count_wake(self) -> None:
         """Count `wake_ms` anew, from the calls alone."""
         self.wake_ms = None
-        for call in self._open.values():
+        for call in self.under_way():
             self.wake_by(call.deadline_ms)
+        for call in self._open.values():
             if call.next_send_ms:
                 self.wake_by(call.next_send_ms)
             if call.unanswered:
@@ -244,6 +270,10 @@ class Calls:
     def take_output(self) -> list[Packet]:
         """Return what is to be sent now; requests of many callers travel in one packet."""
         out: list[Packet] = []
+        for queue in (self._urgent, self._held_back):
+            while queue and self._has_room(call := next(iter(queue.values()))):
+                del queue[id(call)]
+                self._admit(call)
         while self._due:
             requests: dict[int, Request] = {}
             data_bytes = 0

@@ -11,7 +11,7 @@ from ..core.results import ClaimInfo, ClaimPhase, ClaimStatus
 from . import clock
 from .calling import BaseCaller
 from .errors import LeaseLost
-from .news import News, call, on_loss
+from .news import SIGNALS, News, call, on_loss
 from .records import LeaseRecord
 from .states import LeaseState, Loss
 from .ticket import Ticket
@@ -36,6 +36,7 @@ class BaseLease:
         self._protocol = caller.protocol
         self._record = record
         self._lost: Any = None
+        self._keeper: Any = None
 
     def __repr__(self) -> str:
         """Show the name, the token and the state."""
@@ -131,6 +132,8 @@ class BaseLease:
     def progress(self) -> None:
         """Say that the work goes on: with `progress_timeout`, a lease whose work has stopped is not renewed."""
         self._caller.do(lambda: self._protocol.progress(self._record))
+        if self._keeper is not None:
+            self._keeper.share_progress()
 
     def ticket(self) -> str:
         """Return a small text by which another thread, process or host can go on with the lease: `client.resume`."""
@@ -171,6 +174,15 @@ class BaseLease:
             event = self._lost = self._caller.make_event()
             self._watch(lambda news: news.set_on_loss(event), lambda: self._set_if_lost(event))
         return self._lost
+
+    def keep(self, on_lost: Any) -> None:
+        """Have a process of its own renew the lease too; it does what `on_lost` says if that is a signal."""
+        from .keeper import Keeper  # noqa: PLC0415 - few need it, and it needs much
+
+        signal = SIGNALS[on_lost] if isinstance(on_lost, str) else 0
+        keeper = self._keeper = Keeper(self._protocol.endpoints, self.ticket(), self._record, signal)
+        self.tell_first(keeper.changed)
+        self._record.kept_until = keeper.until
 
     def _set_if_lost(self, event: Any) -> None:
         if self._record.state is LeaseState.LOST:

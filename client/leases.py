@@ -86,8 +86,7 @@ class Leases:
 
     def safe_until_ms(self, lease: LeaseRecord) -> int:
         """Return the deadline of a lease on this client's clock."""
-        until_ms = self._granted_until_ms(lease)
-        return min(until_ms, lease.hold_until_ms) if lease.hold_until_ms else until_ms
+        return _safe_until_ms(lease, self._granted_until_ms(lease))
 
     def _granted_until_ms(self, lease: LeaseRecord) -> int:
         expires_at_ms = lease.expires_at_ms
@@ -96,14 +95,13 @@ class Leases:
         if lease.bound_ms:
             expires_at_ms = min(expires_at_ms, lease.bound_ms)
         until_ms = self._calls.anchor.safe_until_ms(expires_at_ms)
-        return until_ms if lease.kept_until is None else max(until_ms, lease.kept_until())
+        return until_ms if lease.kept_until is None else lease.kept_until(until_ms)
 
-    def _jeopardy_from_ms(self, lease: LeaseRecord) -> int:
+    def _jeopardy_from_ms(self, lease: LeaseRecord, until_ms: int) -> int:
         """Return from when on a lease that is kept alive is in jeopardy; its deadline, if nobody keeps it alive.
 
         It is renewed when a third of its ttl has passed. When it is late by half of what was left, a third is left.
         """
-        until_ms = self._granted_until_ms(lease)
         if lease.hold_until_ms and until_ms >= lease.hold_until_ms:
             return lease.hold_until_ms
         if not lease.auto_renew and lease.ttl_ms:
@@ -112,21 +110,25 @@ class Leases:
 
     def wake_for(self, lease: LeaseRecord) -> None:
         """Have the client wake in time for what happens next to a lease."""
-        self._calls.wake_by(self.safe_until_ms(lease))
+        # one look at the deadline: this runs for each lease in each tick
+        granted_ms = self._granted_until_ms(lease)
+        first_ms = _safe_until_ms(lease, granted_ms)
         if lease.state is LeaseState.HELD:
-            self._calls.wake_by(self._jeopardy_from_ms(lease))
-        if self._is_to_be_renewed(lease):
-            self._calls.wake_by(lease.renew_at_ms)
+            first_ms = min(first_ms, self._jeopardy_from_ms(lease, granted_ms))
+        if lease.renew_at_ms < first_ms and self._is_to_be_renewed(lease, granted_ms):
+            first_ms = lease.renew_at_ms
+        self._calls.wake_by(first_ms)
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
     def look(self) -> None:
         """Let time pass."""
         for lease in self.every():
-            if self._calls.now_ms >= self.safe_until_ms(lease):
+            granted_ms = self._granted_until_ms(lease)
+            if self._calls.now_ms >= _safe_until_ms(lease, granted_ms):
                 self._lose(lease)
             elif not lease.laid_down:
-                self._settle(lease)
+                self._settle(lease, granted_ms)
 
     def suspended(self) -> None:
         """Learn that the machine was asleep until now: whatever has survived it is renewed at once."""
@@ -229,9 +231,9 @@ class Leases:
             return Loss.NO_PROGRESS, "it expired, since its work made no progress (progress_timeout)"
         return Loss.UNREACHABLE, "it expired before it could be renewed"
 
-    def _settle(self, lease: LeaseRecord) -> None:
+    def _settle(self, lease: LeaseRecord, granted_ms: int) -> None:
         """Have a lease be in jeopardy, or out of it."""
-        late = self._calls.now_ms >= self._jeopardy_from_ms(lease)
+        late = self._calls.now_ms >= self._jeopardy_from_ms(lease, granted_ms)
         _move(lease, LeaseState.JEOPARDY if late else LeaseState.HELD)
 
     # --- renewal -----------------------------------------------------------------------------------------------------
@@ -242,20 +244,21 @@ class Leases:
             lease.expires_at_ms = max(lease.expires_at_ms, result.expires_at_ms)
             lease.renewed_ms = self._calls.now_ms
             if not lease.over and not lease.laid_down and self._calls.now_ms < self.safe_until_ms(lease):
-                self._settle(lease)
+                self._settle(lease, self._granted_until_ms(lease))
         elif isinstance(result, NotHeld):
             self._gone(lease, result)
 
     def renew_what_is_due(self) -> None:
         """Begin the renewals that are due."""
         for lease in list(self.held.values()):
-            if self._is_to_be_renewed(lease) and self._calls.now_ms >= lease.renew_at_ms:
+            due = self._calls.now_ms >= lease.renew_at_ms
+            if due and self._is_to_be_renewed(lease, self._granted_until_ms(lease)):
                 self._renew(lease)
 
-    def _is_to_be_renewed(self, lease: LeaseRecord) -> bool:
+    def _is_to_be_renewed(self, lease: LeaseRecord, granted_ms: int) -> bool:
         if not self.renewing or not lease.auto_renew or not lease.ttl_ms or lease.renewing or not self._works(lease):
             return False
-        return not lease.hold_until_ms or self._granted_until_ms(lease) < lease.hold_until_ms
+        return not lease.hold_until_ms or granted_ms < lease.hold_until_ms
 
     def _works(self, lease: LeaseRecord) -> bool:
         return not lease.progress_ms or self._calls.now_ms < lease.progress_at_ms + lease.progress_ms
@@ -278,6 +281,10 @@ class Leases:
     def _schedule(self, lease: LeaseRecord) -> None:
         # a third of the ttl leaves room for two more tries; the jitter keeps many leases from renewing in step
         lease.renew_at_ms = self._calls.now_ms + int(lease.ttl_ms / 3 * (0.9 + 0.1 * self._luck()))
+
+
+def _safe_until_ms(lease: LeaseRecord, granted_ms: int) -> int:
+    return min(granted_ms, lease.hold_until_ms) if lease.hold_until_ms else granted_ms
 
 
 def _move(lease: LeaseRecord, state: LeaseState) -> None:

@@ -84,7 +84,14 @@ class Protocol:
         self.closed = False
         self.session: _Session | None = None
         self.session_timeout_ms = session_timeout_ms
-        self._leases = Leases(self._calls, self.call, luck, session_timeout_ms, self._session_until_ms)
+        self._leases = Leases(
+            self._calls,
+            self.call,
+            lambda lease: self._give_back(lease.token),
+            luck,
+            session_timeout_ms,
+            self._session_until_ms,
+        )
         self._key_source = key_source
         self._description = description
         self._blocked: list[Call] = []  # they wait for the session
@@ -174,10 +181,10 @@ class Protocol:
             self._withdraw(acquire)
 
     def release(self, lease: LeaseRecord, on_done: Callable[[Any], None], deadline_ms: int | None) -> None:
-        """Give a lease back. It counts as released from now on; an unanswered request goes on in the background."""
+        """Give a lease back. It counts as released from now on; a request in vain goes on in the background."""
 
         def done(result: Any) -> None:
-            if isinstance(result, Unavailable):
+            if isinstance(result, ServiceBusy | Unavailable):
                 result.indefinite = True  # it is not given up
                 self._give_back(lease.token)
             on_done(result)

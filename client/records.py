@@ -50,7 +50,7 @@ class LeaseRecord:
     bound_ms: int = 0  # on the lease clock: when the service ends it, however it is renewed (0: it does not)
     progress_ms: int = 0
     progress_at_ms: int = 0
-    kept_until: Callable[[], int] | None = None  # by a process that renews it too
+    kept_until: Callable[[int], int] | None = None  # of the own deadline and that of a keeper, the later
     on_change: Callable[["LeaseRecord"], None] | None = None
 
     resources: tuple[Resource, ...] = ()

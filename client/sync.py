@@ -244,6 +244,7 @@ class Client(BaseClient, Model):
         max_hold: Duration | None = None,
         progress_timeout: Duration | None = None,
         on_lost: OnLost | None = None,
+        keeper: Literal["process"] | None = None,
     ) -> Lock:
         """Return a lock to be used in `with`, which waits for its turn and gives the lease.
 
@@ -252,7 +253,7 @@ class Client(BaseClient, Model):
         nightly-report True
         """
         how: dict[str, Any] = {"data": data, "holder": holder, "detached": detached, "auto_renew": auto_renew}
-        how |= {"max_hold": max_hold, "progress_timeout": progress_timeout, "on_lost": on_lost}
+        how |= {"max_hold": max_hold, "progress_timeout": progress_timeout, "on_lost": on_lost, "keeper": keeper}
         return Lock(self, {"name": name, "ttl": ttl, "timeout": timeout, **how})
 
     def read_lock(self, *path: str, ttl: Duration | None = 30.0, timeout: Duration | None = None) -> Lock:
@@ -282,6 +283,7 @@ class Client(BaseClient, Model):
         max_hold: Duration | None = None,
         progress_timeout: Duration | None = None,
         on_lost: OnLost | None = None,
+        keeper: Literal["process"] | None = None,
     ) -> Lease:
         """Wait in line for a lease, and return it.
 
@@ -296,6 +298,8 @@ class Client(BaseClient, Model):
             max_hold: how long it may be held in all; then it is lost, and released.
             progress_timeout: it is renewed only while `lease.progress()` is called at least so often.
             on_lost: done when the lease is lost: called with it, in a thread of its own; or "terminate" or "kill".
+            keeper: "process": a helper process renews it too, for work that holds the GIL for longer than the ttl; with
+                `on_lost` "terminate" or "kill" it also sees to that. It takes a tenth of a second to start.
 
         Raises:
             AcquireTimeout: it was not granted in time.
@@ -308,12 +312,12 @@ class Client(BaseClient, Model):
         True
         """
         how: dict[str, Any] = {"data": data, "holder": holder, "detached": detached, "auto_renew": auto_renew}
-        how |= {"max_hold": max_hold, "progress_timeout": progress_timeout, "on_lost": on_lost}
+        how |= {"max_hold": max_hold, "progress_timeout": progress_timeout, "on_lost": on_lost, "keeper": keeper}
         wish = self._wish(name, ttl, timeout, **how)
         outcome = refused(self._caller.acquire(wish.claim, wish.terms))
         if isinstance(outcome, Denied):  # without any time to wait
             raise AcquireTimeout(f"{shown(name)} is not free")
-        return self._lease(outcome, wish.on_lost)
+        return self._lease(outcome, wish.on_lost, wish.keeper)
 
     def try_acquire(
         self,
@@ -327,6 +331,7 @@ class Client(BaseClient, Model):
         max_hold: Duration | None = None,
         progress_timeout: Duration | None = None,
         on_lost: OnLost | None = None,
+        keeper: Literal["process"] | None = None,
     ) -> Lease | None:
         """Return the lease if it is free now, None if it certainly is not held by this call; never wait in line.
 
@@ -338,10 +343,10 @@ class Client(BaseClient, Model):
         None
         """
         how: dict[str, Any] = {"data": data, "holder": holder, "detached": detached, "auto_renew": auto_renew}
-        how |= {"max_hold": max_hold, "progress_timeout": progress_timeout, "on_lost": on_lost}
+        how |= {"max_hold": max_hold, "progress_timeout": progress_timeout, "on_lost": on_lost, "keeper": keeper}
         wish = self._wish(name, ttl, 0, **how)
         outcome = refused(self._caller.acquire(wish.claim, wish.terms))
-        return None if isinstance(outcome, Denied) else self._lease(outcome, wish.on_lost)
+        return None if isinstance(outcome, Denied) else self._lease(outcome, wish.on_lost, wish.keeper)
 
     def resume(
         self,
@@ -491,9 +496,11 @@ class Client(BaseClient, Model):
 
     # --- parts -------------------------------------------------------------------------------------------------------
 
-    def _lease(self, record: Any, on_lost: Any) -> Lease:
+    def _lease(self, record: Any, on_lost: Any, keeper: str | None = None) -> Lease:
         lease = Lease(self._caller, record)
         lease.watch_loss(on_lost)
+        if keeper is not None:
+            lease.keep(on_lost)
         return lease
 
     def _listed(self, namespace: str, after: int) -> Iterator[LeaseView]:

@@ -1,4 +1,4 @@
-"""The event feeds of all nodes as a watch wants them: told only that something has happened, and what to poll for it."""
+"""The event feeds of all nodes, as a watch wants them: told only that something has happened, and what to poll."""
 
 from ..core.effects import Role
 from ..transport import sockets

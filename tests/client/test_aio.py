@@ -4,6 +4,7 @@ import asyncio
 import logging
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from lessor.actors.embedded import Embedded
 from lessor.client import clock
 from lessor.core.limits import LIST_PAGE_MAX
 from lessor.core.requests import Request
+from lessor.transport import sockets
 from lessor.transport.packets import decode_packet
 from lessor.transport.ports import free_base_port
 
@@ -200,6 +202,39 @@ def test_the_requests_of_tasks_that_wait_at_the_same_time_travel_together(
     run(body)
 
 
+def test_nothing_that_has_arrived_is_left_unread_though_no_event_tells_of_it(
+    run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(client: Client) -> None:
+        await client.describe("x")
+        pump = client._caller._engine._pump  # type: ignore[union-attr]
+        at_a_time = sockets.receive
+        sent: list[int] = []
+        really = pump.send
+
+        def send(packets: Any) -> Any:
+            sent.extend(requests(packet.frame) for packet in packets)
+            return really(packets)
+
+        async def ask(number: int) -> None:
+            for _ in range(number):
+                await asyncio.sleep(0)  # so that each travels by itself, and so does its answer
+            await client.describe("x")
+
+        with monkeypatch.context() as slow:
+            slow.setattr(sockets, "receive", lambda socket: at_a_time(socket, 1))
+            slow.setattr(pump, "send", send)
+            asked = asyncio.gather(*[ask(number) for number in range(100)])
+            slow.setattr(pump, "wait_ms", lambda: None)  # no timer helps
+            while sum(sent) < 100:  # noqa: ASYNC110 - it is for the turns that this waits
+                await asyncio.sleep(0)
+            threading.Event().wait(0.3)  # the loop stands still, and many answers come
+            await asked
+        assert sum(sent) == 100, "none was sent again because its answer lay unread"
+
+    run(body)
+
+
 def requests(frame: bytes) -> int:
     return sum(isinstance(message, Request) for message in decode_packet(frame))
 
@@ -307,10 +342,14 @@ def test_a_released_lease_cancels_nobody(run: Callable[[Body], None]) -> None:
 
 
 def test_a_suspend_is_noticed_and_the_loss_is_told_first_thing(
-    run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    node: Embedded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:  # P8
-    async def body(client: Client) -> None:
-        lease = await client.acquire("x", ttl=20)
+    async def main() -> None:
+        client = lessor.aio.connect(node.endpoints, "suspended by a loop", session_timeout=300)
+        lease = await client.acquire("x", ttl=300)  # without the suspend nothing would be due for a minute
+        protocol = client._caller.protocol
+        while (protocol.wake_at_ms() or 0) < clock.now_ms() + 20_000:  # noqa: ASYNC110 - so that nothing is due
+            await asyncio.sleep(0)
         really = clock._read_ns
         monkeypatch.setattr(clock, "_read_ns", lambda: really() + 3_600_000_000_000)
         assert not lease.held, "whoever looks knows at once"
@@ -318,8 +357,9 @@ def test_a_suspend_is_noticed_and_the_loss_is_told_first_thing(
             await lease.lost.wait()
         assert lease.loss is Loss.SUSPENDED
         assert "suspended for 3600" in caplog.text
+        await client.close()
 
-    run(body)
+    asyncio.run(main())
 
 
 def test_an_error_in_a_callback_is_logged_and_harms_nothing(
@@ -386,12 +426,14 @@ def test_a_close_that_is_cancelled_goes_on(node: Embedded, run: Callable[[Body],
     async def body(other: Client) -> None:
         client = twin(node, other)
         await client.acquire("x")
-        closing = asyncio.create_task(client.close())
+        closing, other_s = asyncio.create_task(client.close()), asyncio.create_task(client.close())
         await asyncio.sleep(0)
         closing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await closing
+        await other_s
         await until(lambda: free(other, "x"), "it is released all the same")
+        await client.close()
 
     run(body)
 

@@ -208,6 +208,27 @@ def test_in_the_child_of_a_fork_in_a_loop_leases_are_lost_and_the_parent_goes_on
     assert observer.leases() == []
 
 
+COLLECTED_IN_THE_CHILD = """
+import asyncio, gc, os, sys, lessor
+async def main():
+    return await lessor.aio.connect(sys.argv[1], sys.argv[2]).acquire("x", ttl=60)
+lease = asyncio.run(main())
+child = os.fork()
+if not child:
+    del lease
+    gc.collect()
+    os._exit(0)
+os.waitpid(child, 0)
+with lessor.connect(sys.argv[1], sys.argv[2]) as observer:
+    assert [view.token for view in observer.describe("x")] == [lease.token]
+"""
+
+
+def test_what_the_child_of_a_fork_collects_ends_nothing_of_the_parent(node: Embedded, observer: lessor.Client) -> None:
+    run(COLLECTED_IN_THE_CHILD, node.endpoints, observer.namespace)
+    assert observer.leases() == []
+
+
 BUSY_FORK = """
 import os, sys, threading, lessor
 client = lessor.connect(sys.argv[1], sys.argv[2])

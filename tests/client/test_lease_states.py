@@ -8,8 +8,9 @@ import pytest
 from lessor.client.leases import STALL_MS
 from lessor.client.records import LeaseRecord
 from lessor.client.states import LeaseState, Loss
-from lessor.core.commands import Release
-from lessor.core.requests import Request
+from lessor.core.commands import Release, Renew
+from lessor.core.requests import Answer, Request
+from lessor.core.results import TOO_MANY, ClaimPhase, ClaimStatus, Failed
 
 from ..support.fake_service import FakeClient, Hop, World
 
@@ -243,8 +244,46 @@ def test_what_has_survived_a_suspend_is_renewed_at_once() -> None:
     lease = held(client)
     client.offset_ms += 2_000
     client.protocol.suspended(client.now_ms)
-    before = client.protocol.safe_until_ms(lease)
     client.turn()
     world.run(5)
-    assert client.protocol.safe_until_ms(lease) > before + 1_000
+    assert operations(world, Renew) == 1
     assert client.holds(lease)
+
+
+def test_a_release_that_comes_after_the_deadline_does_not_pass_for_one_in_time() -> None:  # P8
+    world = World()
+    client = world.client()
+    lease = held(client)
+    client.offset_ms += TTL_MS + 5
+    world.finish(client.release(lease))
+    assert (lease.state, lease.loss) == (LeaseState.LOST, Loss.EXPIRED)
+
+
+def test_the_news_of_an_expiry_is_no_news_after_the_deadline() -> None:
+    world = World()
+    client = world.client()
+    lease = held(client, auto_renew=False)
+    client.offset_ms += TTL_MS + 5
+    client.protocol.now_ms = client.now_ms
+    client.protocol._leases.gone(ClaimStatus(lease.claim, ClaimPhase.GONE, lease.token, 0, 0))
+    assert lease.loss is Loss.EXPIRED
+
+
+def test_a_renewal_that_the_service_refuses_is_asked_for_again_soon() -> None:  # P4
+    world = World()
+    client = world.client()
+    lease = held(client)
+    refused = 2
+
+    def busy(_: int, request: Request) -> object:
+        nonlocal refused
+        if isinstance(request.operation, Renew) and refused:
+            refused -= 1
+            return Answer(request.number, world.service.clock_ms(world.now), Failed(TOO_MANY, "full"))
+        return None
+
+    world.service.reply = busy
+    world.run(TTL_MS // 3 + 2 * TTL_MS // 20 + 100)
+    assert refused == 0
+    assert operations(world, Renew) == 3
+    assert client.protocol.safe_until_ms(lease) > client.now_ms + TTL_MS - 600

@@ -1,12 +1,13 @@
 """Sessions that expire, clients that close and clients that fail, in virtual time (P3, P6, P8, P9)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
-from lessor.client.errors import AcquireTimeout, ClientClosed, Unavailable
+from lessor.client.errors import AcquireTimeout, ClientClosed, ServiceBusy, Unavailable
 from lessor.client.protocol import LeaseRecord, LeaseState
+from lessor.core import limits
 from lessor.core.commands import Describe, OpenSession, Release
 from lessor.core.requests import Answer, Busy
 from lessor.core.results import ClaimStatus, Failed, Released
@@ -38,6 +39,40 @@ def outlive_the_session(world: World, client: FakeClient) -> None:
 
 def _sessions(world: World) -> list[int]:
     return [record.session for record in world.service.state.all_sessions()]
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """The service has no room for one more answer to any session, until this is undone."""
+    with monkeypatch.context() as patched:
+        yield patched
+
+
+def test_a_release_that_is_refused_for_want_of_room_goes_on_in_the_background(refused: pytest.MonkeyPatch) -> None:
+    world = World()
+    client = world.client()
+    taken = acquired(client, ttl_ms=0)
+    refused.setattr(limits, "REPLIES_PER_SESSION_MAX", 0)
+    asked = client.release(taken.lease)
+    world.finish(asked)
+    assert isinstance(asked.value, ServiceBusy)
+    assert asked.value.indefinite, "it is not given up"
+    world.run(500)
+    assert world.claims()
+    refused.undo()
+    world.until(lambda: not world.claims())
+
+
+def test_a_lease_called_lost_is_given_back_though_it_is_refused_for_want_of_room(refused: pytest.MonkeyPatch) -> None:
+    world = World()
+    client = world.client()
+    taken = acquired(client, ttl_ms=0, max_hold_ms=1_000)  # the service would hold it on with the session
+    refused.setattr(limits, "REPLIES_PER_SESSION_MAX", 0)
+    world.until(lambda: taken.lease.state is LeaseState.LOST)
+    world.run(100)
+    assert world.claims()
+    refused.undo()
+    world.until(lambda: not world.claims(), within_ms=500)
 
 
 # --- expiry ----------------------------------------------------------------------------------------------------------

@@ -59,7 +59,9 @@ def test_describe_shows_what_overlaps_with_what_stands_on_the_path_first() -> No
     for path in ((), ("a", "b"), ("a",), ("c",), ("a", "b", "c")):
         desk.take(Resource(path))
     page: Any = desk.ask(0, Describe("n", ("a", "b")))
-    assert [info.claim for info in page.claims] == [2, 1, 3, 5]
+    assert [info.claim for info in page.claims] == [2, 3, 1, 5], (
+        "then what is above, the nearest first, then what is below"
+    )
     assert page.waiting == 1
     assert page.revision == desk.state.revision
 
@@ -132,7 +134,7 @@ def test_a_page_of_large_records_is_cut_by_its_size() -> None:  # P10
 
 def test_who_only_looks_changes_nothing() -> None:
     desk = a_full_listing()
-    before = desk.state.header.revision, [encoded for encoded in desk.state.tables["claims"].records()]
+    before = desk.state.header.revision, list(desk.state.tables["claims"].records())
     desk.state.forget_changes()
     looks = [Describe("n", ("x",)), ListRecords("pins", "", 0, 9), Validate(1), ReadEvents("n", (), True, 0, 9)]
     assert all(isinstance(look, LOOKS) for look in looks)

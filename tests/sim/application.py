@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from lessor.client.errors import ClientClosed
 from lessor.client.records import Acquire, LeaseRecord, LeaseState
 from lessor.core.commands import FOREVER, Claim, Describe, Release, Renew
 from lessor.core.errors import LessorError
@@ -31,7 +30,6 @@ class Application:
         self.acquiring: dict[int, tuple[Op, Acquire]] = {}
         self.open_calls: dict[int, Op] = {}  # every call whose outcome is still waited for
         self.holding: dict[int, tuple[Op, LeaseRecord]] = {}
-        self.unreleased: dict[int, str] = {}  # given back, but nobody has confirmed it
         self.tickets: list[tuple[str, int, int]] = []  # tokens from long ago: name, token, ttl
         self.losses = 0
         self.quiet = False  # nothing new is begun, what is granted is given back
@@ -41,7 +39,7 @@ class Application:
     def start_again(self) -> None:
         """Be a new process that has found the tokens of the old one in a file."""
         self.tickets += [(op.name, token, op.ttl_ms) for token, (op, _) in self.holding.items()]
-        self.acquiring, self.open_calls, self.holding, self.unreleased = {}, {}, {}, {}
+        self.acquiring, self.open_calls, self.holding = {}, {}, {}
         self.closed = False
         self._think()
 
@@ -139,10 +137,6 @@ class Application:
             op.lost_us = self.world.now_us
             self.losses += 1
             self.world.mark("a lease called lost")
-            if not op.ttl_ms:
-                self.unreleased[record.token] = op.name  # its session may live, and would hold it as long
-                if self.quiet:
-                    self.world.at(self.world.now_us + 50 * MS, self._release_again, self.client.life)
             if not record.reason:
                 raise self.world.violated(
                     "P8", f"client {self.client.number} lost token {record.token} without a reason"
@@ -166,26 +160,7 @@ class Application:
             return  # it is let expire
         client.protocol.now_ms = client.now_ms
         release = self._begin("release", op.name, token=token)
-        client.protocol.release(record, lambda outcome: self._released(release, outcome), self._deadline())
-        client.wake()
-
-    def _released(self, op: Op, outcome: Any) -> None:
-        self._end(op, outcome)
-        if isinstance(outcome, LessorError) and not self.closed:
-            # without a ttl it would stay held as long as this client lives, since the client does not ask again
-            self.unreleased[op.token] = op.name
-            if self.quiet:
-                self.world.at(self.world.now_us + 50 * MS, self._release_again, self.client.life)
-
-    def _release_again(self, life: int) -> None:
-        client = self.client
-        if not client.alive or life != client.life or self.closed:
-            return
-        client.protocol.now_ms = client.now_ms
-        unreleased, self.unreleased = self.unreleased, {}
-        for token, name in unreleased.items():
-            op = self._begin("release", name, token=token)
-            client.protocol.call(Release(token), lambda outcome, op=op: self._released(op, outcome), self._deadline())  # type: ignore[misc]
+        client.protocol.release(record, lambda outcome: self._end(release, outcome), self._deadline())
         client.wake()
 
     def _renew(self, op: Op, record: LeaseRecord) -> None:
@@ -246,7 +221,6 @@ class Application:
         self.quiet = True
         for token in list(self.holding):
             self._later(0, token)
-        self._release_again(self.client.life)
 
     # --- the history -------------------------------------------------------------------------------------------------
 
@@ -269,9 +243,7 @@ class Application:
                 return
             raise self.world.violated("P6", f"a call was answered twice: {op}, then {outcome}")
         if verdict is None:
-            if isinstance(outcome, ClientClosed):
-                verdict = Verdict.UNKNOWN  # says that the client was closed, not what became of the call
-            elif isinstance(outcome, LessorError):
+            if isinstance(outcome, LessorError):
                 verdict = Verdict.UNKNOWN if outcome.indefinite else Verdict.NOT_DONE
             elif isinstance(outcome, BaseException):
                 raise outcome

@@ -1,9 +1,10 @@
-"""A simulated client: the production protocol, driven as client/engine.py does, over connections that come and go."""
+"""A simulated client: the production protocol, driven as client/pump.py does, over connections that come and go."""
 
 from typing import TYPE_CHECKING
 
 from lessor.client.calls import Packet
 from lessor.client.protocol import Protocol
+from lessor.client.pump import SUSPEND_MS
 from lessor.client.records import LeaseRecord
 from lessor.core.effects import Connection
 
@@ -40,6 +41,7 @@ class SimClient:
         self.alive = True
         self.life = 0
         self.paused_until_us = 0
+        self.suspended = False  # and has not noticed yet
         self.clock = Clock.draw(world.rng, world.now_us, world.options.drift_ppm)
         self.links: dict[str, Link] = {}
         self.frames: list[tuple[str, bytes]] = []
@@ -79,9 +81,13 @@ class SimClient:
 
     # --- life and death ----------------------------------------------------------------------------------------------
 
-    def pause(self, for_us: int) -> None:
-        """Stand still; the clock goes on."""
+    def pause(self, for_us: int, *, suspend: bool = False) -> None:
+        """Stand still; the clock goes on, even while the machine is suspended, and the engine sees that it was."""
         self.paused_until_us = max(self.paused_until_us, self.world.now_us + for_us)
+        if suspend:
+            self.suspended = for_us >= SUSPEND_MS * MS
+            if self.world.clocks_sleep:
+                self.clock.stand_still(for_us)
 
     def die(self) -> None:
         """End without a word: the connections break, the program forgets all but its tokens."""
@@ -130,12 +136,15 @@ class SimClient:
         self.turn()
 
     def turn(self) -> None:
-        """Do what `Engine._turn` does, once."""
+        """Do what client/pump.py does in one turn."""
         world, protocol = self.world, self.protocol
         now = self.now_ms
+        if self.suspended:
+            self.suspended = False
+            protocol.suspended(now)
         frames, self.frames = self.frames, []
         for source, frame in frames:
-            protocol.receive(source, frame, now)
+            self._receive(source, frame, now)
         if self.changes:
             changes, self.changes = self.changes, []
             for source, up in changes:
@@ -152,6 +161,14 @@ class SimClient:
         wake_at = protocol.wake_at_ms()
         if wake_at is not None:
             self._plan(max(self.clock.when_us(wake_at), world.now_us + 50))
+
+    def _receive(self, source: str, frame: bytes, now: int) -> None:
+        try:
+            self.protocol.receive(source, frame, now)
+        except self.world.passing:
+            raise
+        except Exception as error:  # whatever it is, the engine of a real client would end
+            raise self.world.violated("client", f"client {self.number} raised {error!r}") from error
 
     def _count_turn(self, now: int) -> None:
         at, turns = self._turns
@@ -173,6 +190,8 @@ class SimClient:
         if world.trace is not None:
             world.trace_client(self, packet)
         world.network.send(self.number, link.node, node.arrive_from_client, link.life, link.connection, packet.frame)
+        if world.damages():
+            world.network.send(self.number, link.node, world.damage.from_client, node, link.life, packet.frame)
         return True
 
     def _dial(self, target: str) -> None:

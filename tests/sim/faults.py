@@ -36,6 +36,7 @@ class Faults:
             self._fail_disk: options.fail_disk,
             self._slow_link: options.slow_link,
             self._stall_client: options.stall_client,
+            self._suspend_client: options.suspend_client,
             self._kill_client: options.kill_client,
         }
         self.kinds = [kind for kind, weight in weights.items() for _ in range(weight)]
@@ -199,6 +200,11 @@ class Faults:
         client = self.world.rng.choice(self.world.clients)
         self.world.count_fault("a client stalled")
         client.pause(self._pause_us())
+
+    def _suspend_client(self) -> None:
+        client = self.world.rng.choice(self.world.clients)
+        self.world.count_fault("a client suspended")
+        client.pause(self._pause_us(), suspend=True)
 
     def _kill_client(self) -> None:
         world = self.world

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
+from lessor.actors import links
 from lessor.client import clock as client_clock
 from lessor.client.calls import Calls
+from lessor.client.errors import Unavailable
+from lessor.client.leases import Leases
 from lessor.client.protocol import Protocol
 from lessor.core import limits
 from lessor.core.acceptor import Acceptor
@@ -18,7 +21,9 @@ from lessor.core.claims import Claims
 from lessor.core.commands import Release
 from lessor.core.deadlines import WAIT_ENDS
 from lessor.core.effects import Effects
+from lessor.core.encoding import loads
 from lessor.core.entries import Batch
+from lessor.core.errors import Malformed
 from lessor.core.learner import Learner
 from lessor.core.lease_state import LeaseState
 from lessor.core.messages import Accept, Promise
@@ -26,6 +31,7 @@ from lessor.core.proposer import Proposer, Stage
 from lessor.core.records import ClaimRecord
 from lessor.core.results import NotHeld, Released
 from lessor.core.sessions import Sessions
+from lessor.transport import packets
 
 from .checkers.base import Checker
 from .checkers.p1_agreement import Agreement
@@ -38,6 +44,7 @@ from .checkers.p7_fair import Fair
 from .checkers.p8_loss_told import LossTold
 from .checkers.p9_definite import Definite
 from .checkers.p10_bounded import Bounded
+from .checkers.p11_hostile_input import HostileInput
 from .disk import Disk
 from .world import World
 
@@ -59,17 +66,27 @@ class Mutant:
     patched: Patch
     prepare: Callable[[World], None] = field(default=_nothing)
     wide: bool = False  # only worlds whose programs use the whole lease model show it
+    changes: dict[str, Any] = field(default_factory=dict)  # options that its worlds share
+
+    @property
+    def row(self) -> str:
+        """Return how its row begins in the table of docs/proof.md."""
+        return f"| `{self.name}` | {self.what} | {self.checker.promise} `{self.checker.__name__}` | {self.worlds} |"
 
 
 MUTANTS: dict[str, Mutant] = {}
 
 
 def _mutant(
-    what: str, checker: type[Checker], worlds: int, prepare: Callable[[World], None] = _nothing
+    what: str,
+    checker: type[Checker],
+    worlds: int,
+    prepare: Callable[[World], None] = _nothing,
+    changes: dict[str, Any] | None = None,
 ) -> Callable[[Callable[[], Iterator[None]]], Callable[[], Iterator[None]]]:
     def register(patch: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:
         name = patch.__name__.strip("_")
-        MUTANTS[name] = Mutant(name, what, checker, worlds, contextmanager(patch), prepare)
+        MUTANTS[name] = Mutant(name, what, checker, worlds, contextmanager(patch), prepare, changes=changes or {})
         return patch
 
     return register
@@ -270,6 +287,31 @@ def _stragglers_applied() -> Iterator[None]:
         yield
 
 
+MANY_LEADERS = {"nodes": 5, "rotate": 8, "fault_every_ms": 100, "duration_ms": 4000}
+
+
+@_mutant(
+    "`Lead` does not wait until all before it is chosen: two terms may count the same time "
+    "(worlds of 5 nodes with many leaders)",
+    AtLeast,
+    600,
+    changes=MANY_LEADERS,
+)
+def _lead_does_not_wait() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def propose(self: Proposer, effects: Effects) -> None:
+            original(self, effects)
+            if len(self._backlog) == 1 and self._in_flight:
+                waiting, self._in_flight = self._in_flight, {}
+                original(self, effects)
+                self._in_flight |= waiting
+
+        return propose
+
+    with _replacing(Proposer, "_propose", make):
+        yield
+
+
 @_mutant("the time of a leader counts from its phase 1 on, and a stall of it counts too, twice", AtLeast, 60)
 def _clock_runs_fast() -> Iterator[None]:
     def make(original: Any) -> Any:
@@ -284,7 +326,7 @@ def _clock_runs_fast() -> Iterator[None]:
         yield
 
 
-@_mutant("a deadline counted from the answer instead of the sending", Exclusion, 200)
+@_mutant("a deadline counted from the answer instead of the sending", Exclusion, 400)
 def _deadline_from_receipt() -> Iterator[None]:
     def make(original: Any) -> Any:
         def learn(self: Any, sent_ms: int, received_ms: int, clock_ms: int) -> None:
@@ -296,7 +338,7 @@ def _deadline_from_receipt() -> Iterator[None]:
         yield
 
 
-@_mutant("a retry takes the time of its last sending for its anchor", Exclusion, 600)
+@_mutant("a retry takes the time of its last sending for its anchor", Exclusion, 3000)
 def _anchor_at_the_retry() -> Iterator[None]:
     def make(original: Any) -> Any:
         def request(self: Calls, call: Any) -> Any:
@@ -441,10 +483,10 @@ def _answers_never_forgotten() -> Iterator[None]:
 
 @_mutant("a client that does not call a lease lost", LossTold, 60)
 def _loss_not_told() -> Iterator[None]:
-    def lose(self: Protocol) -> None:
+    def lose(self: Leases, lease: Any) -> None:
         """Go on believing."""
 
-    with mock.patch.object(Protocol, "_lose_what_is_over", lose):
+    with mock.patch.object(Leases, "_lose", lose):
         yield
 
 
@@ -456,7 +498,74 @@ def _doubt_forgotten() -> Iterator[None]:
         yield
 
 
-@_mutant("the margin for clocks that drift is added, not taken off", Exclusion, 600)
+@_mutant("a release that goes on in the background is called definite", Definite, 300)
+def _release_forgotten() -> Iterator[None]:
+    def release(self: Protocol, lease: Any, on_done: Any, deadline_ms: int | None) -> None:
+        def done(result: Any) -> None:
+            if isinstance(result, Unavailable):
+                result.indefinite = False
+                self._give_back(lease.token)
+            on_done(result)
+
+        self._leases.let_go(lease, "released")
+        self.call(Release(lease.token), done, deadline_ms)
+
+    with mock.patch.object(Protocol, "release", release):
+        yield
+
+
+@_mutant("the margin for clocks that drift is added, not taken off", Exclusion, 3000)
 def _drift_margin_added() -> Iterator[None]:
     with mock.patch.object(client_clock, "MARGIN", -client_clock.MARGIN):
+        yield
+
+
+def _clocks_sleep(world: World) -> None:
+    world.clocks_sleep = True
+
+
+@_mutant("a client reads a clock that stands still while its machine is suspended", Exclusion, 300, _clocks_sleep)
+def _clock_that_sleeps() -> Iterator[None]:
+    yield
+
+
+# --- hostile input ---------------------------------------------------------------------------------------------------
+
+
+@_mutant("a packet of another version is read all the same", HostileInput, 100)
+def _foreign_version_read() -> Iterator[None]:
+    def parts(frame: bytes, count: int) -> list[Any]:
+        found = loads(frame)
+        if type(found) is not list or len(found) != count:
+            raise Malformed("no packet")
+        return found
+
+    with mock.patch.object(packets, "_parts", parts):
+        yield
+
+
+@_mutant("bytes that are no packet end the role that reads them", HostileInput, 60)
+def _bad_bytes_end_the_node() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def read(data: bytes) -> Any:
+            try:
+                return original(data)
+            except Malformed as error:
+                raise RuntimeError from error
+
+        return read
+
+    with _replacing(packets, "loads", make):
+        yield
+
+
+@_mutant("who speaks is not compared with who is spoken of", HostileInput, 200)
+def _author_not_checked() -> Iterator[None]:
+    class Anybody:
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        __hash__ = None  # type: ignore[assignment]
+
+    with mock.patch.object(links, "_author", return_value=Anybody()):
         yield

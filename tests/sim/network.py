@@ -1,7 +1,8 @@
 """The network of a simulated world: it loses, delays, repeats and reorders, brings old packets back, and can be cut.
 
 Between nodes everything may happen to a packet. Between a client and a node packets are lost, delayed and overtaken,
-but not repeated, as TCP has it: a client counts the answers to what it sent (P9). It repeats its requests itself.
+but not repeated, as TCP has it: a client counts the answers to what it sent (P9). It repeats its requests itself. (The
+option `repeat_client` has them repeated all the same; no seed draws it.)
 """
 
 import random
@@ -50,6 +51,9 @@ class Network:
                 self.repeated += 1
                 late_us = int(random() * REPLAY_AFTER_MS * MS)
                 self.at(self.now() + self._travel_us(link) + late_us, self._arrive, link, deliver, *what)
+        elif options.repeat_client and random() < options.repeat_client:
+            self.repeated += 1
+            self.at(self.now() + self._travel_us(link), self._arrive, link, deliver, *what)
 
     def reachable(self, one: int, other: int) -> bool:
         """Return whether packets pass both ways."""

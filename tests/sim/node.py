@@ -19,6 +19,7 @@ from lessor.core.requests import Request, StatusRequest
 from lessor.transport.packets import decode_packet, encode_packet
 
 from .clock import Clock
+from .damage import Door
 from .disk import Disk, DiskFailed
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Node:
         self.paused_until_us = 0
         self.slow_disk_until_us = 0
         self.desks: dict[Role, Desk] = {}
+        self.door = Door(number, world.members)
         self.facts = NodeFacts(number, "sim", "0", {member: endpoint(member) for member in world.members})
 
     @property
@@ -341,6 +343,9 @@ class Node:
                 answers.setdefault(to, []).append(send.message)
         for to, messages in packets.items():
             world.network.send(self.number, to.node, world.nodes[to.node].arrive, to.role, messages)
+            if world.damages():
+                other = world.nodes[to.node]
+                world.network.send(self.number, to.node, world.damage.from_node, self, other, to.role, messages)
         for connection, messages in answers.items():
             world.answer(self, connection, encode_packet(messages))
 

@@ -477,6 +477,10 @@ class ShellWorld(World):
         finally:
             shutil.rmtree(self.root)
 
+    def damages(self) -> bool:
+        """Nobody is hostile here: the law of the shells counts every complaint as a failure."""
+        return False
+
     def open_directory(self, path: Path, identity: Identity) -> DataDirectory:
         """Open the data directory of a node."""
         return WatchedDirectory(path, identity, self.nodes[identity.node])

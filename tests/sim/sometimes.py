@@ -112,11 +112,8 @@ class Observer(Checker):
         """Look at what the log brings about."""
         mark, ledger = self.world.mark, self.world.ledger
         if isinstance(entry, Lead):
-            if entry.ballot == self.world.referee.state.header.term:
-                self.leads += 1
-                self.since_lead = 0
-            else:
-                mark("a Lead found and discarded")
+            self.leads += 1
+            self.since_lead = 0
             return
         self.since_lead += isinstance(entry, Batch)
         if any(isinstance(result, Failed) and result.code == TOO_MANY for _, result in outcome.answers):

@@ -95,7 +95,8 @@ def run_seed(
     """Run the world of a seed, with a bug put in on purpose if a mutant is named; add its events to `trace`."""
     with MUTANTS[mutant].patched() if mutant else contextlib.nullcontext():
         if mutant:
-            changes = {"wide": 1 + seed % 997 if MUTANTS[mutant].wide else 0, **(changes or {})}
+            wide = {"wide": 1 + seed % 997 if MUTANTS[mutant].wide else 0}
+            changes = wide | MUTANTS[mutant].changes | (changes or {})
         world = World(seed, checkers, trace=trace, changes=changes)
         if mutant:
             MUTANTS[mutant].prepare(world)

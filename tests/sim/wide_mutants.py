@@ -1,5 +1,6 @@
 """Known bugs of the whole lease model, each put in for the time of a test: wide worlds must show every one of them."""
 
+import dataclasses
 import heapq
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -14,16 +15,18 @@ from lessor.core.commands import AttachSession, Transact
 from lessor.core.deadlocks import Deadlocks
 from lessor.core.lapses import Lapses
 from lessor.core.lease_state import LeaseState
+from lessor.core.namespaces import Namespaces
 from lessor.core.queues import Queues
 from lessor.core.registers import Registers
 from lessor.core.resources import ALL_UNITS, Mode, Resource
-from lessor.core.results import NOT_COVERED, DeadlockDetected, Declined, NotHeld, Released, Transacted
+from lessor.core.results import NOT_COVERED, DeadlockDetected, Declined, Failed, NotHeld, Released, Transacted
 from lessor.core.sessions import Session, Sessions
-from lessor.core.transactions import _said
+from lessor.core.transactions import Transactions, _said
 
 from .checkers.base import Checker
 from .checkers.wide_p1_restored import WideRestored
 from .checkers.wide_p3_exclusion import WideClosed, WideExclusion
+from .checkers.wide_p4_configured import WideConfigured
 from .checkers.wide_p4_pinned import WidePinned
 from .checkers.wide_p5_registers import WideRegisters
 from .checkers.wide_p6_named import WideNamed, WideStolen, WideTransactions
@@ -332,6 +335,88 @@ def _break_by_name() -> Iterator[None]:
         return do_break
 
     with _replacing(LeaseState, "_break", make):
+        yield
+
+
+@_mutant("a transaction is carried out whatever its checks say", WideTransactions, 100)
+def _checks_not_looked_at() -> Iterator[None]:
+    with mock.patch.object(Transactions, "_unmet", return_value=""):
+        yield
+
+
+# --- what is asked for, and what a namespace rules -------------------------------------------------------------------
+
+
+@_mutant("who asks for less may also ask for more", WideNamed, 150)
+def _claim_that_grows() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def smaller(self: Claims, claim: Any, operation: Any) -> Any:
+            less = original(self, claim, operation)
+            if not isinstance(less, Failed):
+                return less
+            counted = [
+                Resource(each.path, each.mode, operation.count, max(each.limit, operation.count * bool(each.limit)))
+                if each.mode == Mode.COUNT
+                else each
+                for each in claim.resources
+            ]
+            return tuple(counted) if counted != list(claim.resources) else less
+
+        return smaller
+
+    with _replacing(Claims, "_smaller", make):
+        yield
+
+
+@_mutant("renewals go past the longest hold", WideConfigured, 150)
+def _hold_without_end() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def renew(self: Claims, token: int, ttl_ms: int) -> Any:
+            claim = self.granted(token)
+            until_ms = claim.hold_until_ms if claim is not None else 0
+            if claim is not None:
+                claim.hold_until_ms = 0
+            result = original(self, token, ttl_ms)
+            if claim is not None:
+                claim.hold_until_ms = until_ms
+            return result
+
+        return renew
+
+    with _replacing(Claims, "renew", make):
+        yield
+
+
+@_mutant("a renewal makes a lease shorter", WideConfigured, 150)
+def _renewal_that_shortens() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def renew(self: Claims, token: int, ttl_ms: int) -> Any:
+            claim = self.granted(token)
+            if claim is not None and claim.ends_at_ms > self._book.clock_ms + 2:
+                claim.ends_at_ms = self._book.clock_ms + 1
+            return original(self, token, ttl_ms // 2)
+
+        return renew
+
+    with _replacing(Claims, "renew", make):
+        yield
+
+
+@_mutant("the ttl of a namespace is forgotten", WideConfigured, 200)
+def _no_default_ttl() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def config(self: Namespaces, name: str) -> Any:
+            return dataclasses.replace(original(self, name), default_ttl_ms=0)
+
+        return config
+
+    with _replacing(Namespaces, "config", make):
+        yield
+
+
+@_mutant("a change of leader gives sessions no grace", WideConfigured, 200)
+def _no_grace() -> Iterator[None]:
+    with mock.patch.object(LeaseState, "_give_grace", return_value=None):
         yield
 
 

@@ -14,6 +14,7 @@ from .checkers.wide_view import View, look
 
 WIDE_SOMETIMES: Final = (
     "a set that waited on two paths",
+    "a claim made smaller",
     "a grant after a shrink",
     "a lease of a whole namespace",
     "readers side by side",
@@ -35,6 +36,8 @@ WIDE_SOMETIMES: Final = (
     "an overdue pinned lease that changed hands",
     "an overdue lease that ended with its pin",
     "a pinned lease that outlived its session",
+    "a session with grace",
+    "a ttl that the namespace gave",
     "a register written",
     "a register with another version",
     "an old token refused",

@@ -23,6 +23,7 @@ from .application import Application
 from .checkers.base import Checker, Hooks, Violated
 from .client import SimClient
 from .clock import MS
+from .damage import Damage
 from .faults import Faults
 from .history import History
 from .ledger import Ledger
@@ -90,7 +91,7 @@ class World:
         self.trace = trace
         self.now_us = 0
         self.faulty = True
-        self.rounding_ms = 1  # by which a clock that shows whole milliseconds may mislead
+        self.clocks_sleep = False  # those of clients, while their machine does; for a mutant
         self.released_by_others: dict[int, None] = {}
         self.speaks_early = False  # for a mutant
         self.passing: tuple[type[BaseException], ...] = (Violated,)
@@ -105,6 +106,7 @@ class World:
         self.history = History()
         self.tickets: list[tuple[str, int, int]] = []  # leases handed over from program to program
         self.network = Network(self.rng, self.options, self.at, lambda: self.now_us)
+        self.damage = Damage(self)
         self.referee = Referee(self)
         self.board = Board(Taste.draw(random.Random(self.options.wide)))
         self.program: type[Application] = WideApplication if self.options.wide else Application
@@ -267,6 +269,11 @@ class World:
         node.crash()
         self.restart_later(node)
 
+    def damages(self) -> bool:
+        """Draw whether a damaged copy of a packet comes, too."""
+        damage = self.options.damage
+        return damage > 0 and self.faulty and self.random() < damage
+
     def leaders(self) -> list[Node]:
         """Return the nodes that believe that they lead."""
         return [node for node in self.nodes.values() if node.leads]
@@ -305,6 +312,8 @@ class World:
         if found is not None:
             client, target = found
             self.network.send(node.number, client.number, client.arrive, connection, target, frame)
+            if self.damages():
+                self.network.send(node.number, client.number, self.damage.to_client, client, connection, target, frame)
 
     def refuse_connection(self, connection: Connection) -> None:
         """A packet came on a connection that the node does not know: it is reset."""

@@ -69,6 +69,9 @@ class Checker:
     def ended(self, op: "Op") -> None:
         """A call of a client's program ended."""
 
+    def hostile(self, node: "Node", what: str, reached: Sequence[Any], counted: int, error: Exception | None) -> None:
+        """A node has read a packet that nobody sent in good faith: what reached a role, and what it counted."""
+
     def role_failed(self, node: "Node", role: Role, error: Exception) -> None:
         """A core raised an error, and so the node ends."""
 
@@ -92,6 +95,7 @@ class Hooks:
     client_turn: list[Checker]
     began: list[Checker]
     ended: list[Checker]
+    hostile: list[Checker]
     role_failed: list[Checker]
     finished: list[Checker]
 

@@ -12,9 +12,11 @@ from .p7_fair import Fair
 from .p8_loss_told import LossTold
 from .p9_definite import Definite
 from .p10_bounded import Bounded
+from .p11_hostile_input import HostileInput
 from .stops import Stops
 from .wide_p1_restored import WideRestored
 from .wide_p3_exclusion import WideClosed, WideExclusion
+from .wide_p4_configured import WideConfigured
 from .wide_p4_pinned import WidePinned
 from .wide_p5_registers import WideRegisters
 from .wide_p6_named import WideNamed, WideStolen, WideTransactions
@@ -26,6 +28,7 @@ WIDE: tuple[type[Checker], ...] = (
     WideExclusion,
     WideClosed,
     WidePinned,
+    WideConfigured,
     WideRegisters,
     WideTransactions,
     WideNamed,
@@ -47,6 +50,7 @@ ALL: tuple[type[Checker], ...] = (
     LossTold,
     Definite,
     Bounded,
+    HostileInput,
     Linearizable,
     Stops,
     *WIDE,

@@ -12,6 +12,7 @@ from lessor.core.results import NotHeld, Released, Renewed
 from ..clock import MS
 from ..history import Op, Verdict
 from .base import Checker
+from .p4_at_least import WHOLE_MS
 
 if TYPE_CHECKING:
     from ..world import World
@@ -58,7 +59,7 @@ class _Lock:
 
     def _earliest_end(self, grant: Op, taken_us: int, world: "World") -> int:
         """Return when the grant can have ended at the earliest."""
-        slack_us = world.rounding_ms * MS
+        slack_us = WHOLE_MS * MS
         about = self.by_token.get(grant.token, [])
         # by any release, since the client goes on with one that failed; or with the session; or since it was lost
         gives_back = [op.start_us for op in about if op.kind == "release"]

@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 EMPTY_BYTES_MAX = 100
 """A snapshot in which there is nothing but the header."""
 
-
-APPLIED_AT_ONCE = 25
-"""Slots that a learner may apply in one batch, before it says so."""
+APPLIED_AT_ONCE = 60
+"""Slots that a learner may apply in one batch, before it says so; with room, since what grows without end passes it."""
 
 
 class Bounded(Checker):

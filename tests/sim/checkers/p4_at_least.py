@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from lessor.core import limits
-from lessor.core.entries import Batch, Entry
+from lessor.core.entries import Batch, Entry, Lead
 from lessor.core.lease_state import Outcome
 from lessor.core.results import Renewed
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from ..history import Op
     from ..node import Node
     from ..world import World
+
+WHOLE_MS = 1
+"""A clock in whole milliseconds shows up to one more between two moments than has passed, and so a lease may end early
+by less than one. (A client takes it off its deadlines.)"""
 
 DRIFT = limits.CLOCK_RATE_DRIFT_PPM / 1_000_000
 
@@ -33,25 +37,28 @@ class AtLeast(Checker):
     def applied(self, node: "Node", slot: int, entry: bytes) -> None:
         """No node's lease clock may have come further than time has."""
         clock_ms = node.learner.state.clock_ms
-        if clock_ms > self.world.now_us / MS * (1 + DRIFT) + self.world.rounding_ms:
+        if clock_ms > self.world.now_us / MS * (1 + DRIFT):
             raise self.fail(f"the lease clock of node {node.number} is {clock_ms} ms")
 
     def outcome(self, slot: int, entry: Entry, outcome: Outcome) -> None:
         """Between any two stamps no more may have passed on the lease clock than in truth."""
         world = self.world
         state = world.referee.state
+        if isinstance(entry, Lead) and entry.ballot != state.header.term:
+            # a `Lead` is proposed once all before it is chosen, so every later leader finds that, and begins behind it
+            raise self.fail(f"the term of {entry.ballot} begins in slot {slot}, in that of {state.header.term}")
         if isinstance(entry, Batch) and entry.term == state.header.term:
             stamped_us = world.referee.stamped_us.get((slot, entry.term))
             if stamped_us is not None:
                 ahead_ms = state.clock_ms - stamped_us / MS * (1 + DRIFT)
-                if ahead_ms > self.ahead_ms + world.rounding_ms:
+                if ahead_ms > self.ahead_ms + WHOLE_MS:
                     raise self.fail(
                         f"the lease clock ran {ahead_ms - self.ahead_ms:.3f} ms faster than time by slot {slot}"
                     )
                 self.ahead_ms = min(self.ahead_ms, ahead_ms)
         for event in outcome.events:
             until_us = self.safe_until_us.get(event.token, 0)
-            if event.kind == "expired" and event.token and world.now_us < until_us - world.rounding_ms * MS:
+            if event.kind == "expired" and event.token and world.now_us <= until_us - WHOLE_MS * MS:
                 early_ms = (until_us - world.now_us) / MS
                 raise self.fail(f"token {event.token} expired {early_ms:.3f} ms before its time")
 
@@ -67,5 +74,5 @@ class AtLeast(Checker):
         self.safe_until_us[token] = max(self.safe_until_us.get(token, 0), until_us)
         story = self.world.ledger.grants.get(token)
         ended_us = None if story is None or story.ending != "expired" else story.ended_us
-        if ended_us is not None and ended_us < until_us - self.world.rounding_ms * MS:
+        if ended_us is not None and ended_us <= until_us - WHOLE_MS * MS:
             raise self.fail(f"token {token} had expired {(until_us - ended_us) / MS:.3f} ms before its time")

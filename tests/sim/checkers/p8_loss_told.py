@@ -28,5 +28,5 @@ class LossTold(Checker):
                     f"client {client.number} sleeps until {wake_at_ms} ms, past {until_ms} ms, when token "
                     f"{record.token} is over"
                 )
-            if now_ms > until_ms + 1:
+            if now_ms >= until_ms:
                 raise self.fail(f"client {client.number} still holds token {record.token}, over since {until_ms} ms")

@@ -14,21 +14,27 @@ from lessor.core.commands import (
     DeleteSemaphore,
     DropNamespace,
     EraseRegister,
+    HeldBy,
     KeepAlive,
     OpenSession,
     Pin,
     PutRegister,
+    RegisterIs,
     Release,
+    TokenHeld,
     Transact,
+    Unheld,
     Unpin,
     UpdateSemaphore,
 )
 from lessor.core.entries import Entry
 from lessor.core.lease_state import Outcome
-from lessor.core.results import Done, Failed, KeptAlive, Register, Released, SessionOpened, Transacted
+from lessor.core.records import ClaimRecord
+from lessor.core.resources import Mode
+from lessor.core.results import Declined, Done, Failed, KeptAlive, Register, Released, SessionOpened, Transacted
 
 from .base import Checker
-from .wide_view import Once, look
+from .wide_view import Once, View, look, overlap
 
 if TYPE_CHECKING:
     from lessor.core.events import Event
@@ -49,10 +55,12 @@ class WideTransactions(Checker):
         """Start with nothing answered."""
         super().__init__(world)
         self.once = Once()
+        self.looked_at: dict[tuple[int, int], None] = {}
 
     def outcome(self, slot: int, entry: Entry, outcome: Outcome) -> None:
         """Compare what is told with what has happened."""
-        look(self.world)
+        before, _ = look(self.world)
+        self._look_at_checks(outcome, before)
         told: Counter[tuple[Any, ...]] = Counter()
         released: list[int] = []
         for command, result in self.once.carried_out(self.world.ledger.commands, outcome):
@@ -70,6 +78,50 @@ class WideTransactions(Checker):
         ended = [event.token for event in outcome.events if event.kind == "released"]
         if any(token not in ended for token in released):
             raise self.fail(f"in slot {slot} tokens {released} were called released, and {ended} were")
+
+    def _look_at_checks(self, outcome: Outcome, before: View) -> None:
+        """Look at the checks of a transaction that is alone in its slot, with nothing having ended just before it."""
+        commands = self.world.ledger.commands
+        if len(commands) != 1 or any(event.kind in ("expired", "session_expired") for event in outcome.events):
+            return
+        operation, result = commands[0].operation, outcome.answers[0][1]
+        if not isinstance(operation, Transact) or self._is_old(commands[0]):
+            return
+        unmet = [index for index, check in enumerate(operation.checks) if not _holds(check, before)]
+        if isinstance(result, Transacted) and unmet:
+            raise self.fail(f"{operation} was carried out, and check {unmet[0]} did not hold")
+        if isinstance(result, Declined) and result.part == "check" and result.index not in unmet:
+            raise self.fail(f"{operation} was declined for check {result.index}, which held")
+
+    def _is_old(self, command: Command) -> bool:
+        key = (command.session, command.number)
+        old = key in self.looked_at
+        self.looked_at[key] = None
+        return old
+
+
+def _holds(check: Any, view: View) -> bool:
+    """Return whether a check of a transaction holds."""
+    match check:
+        case TokenHeld(token):
+            return any(claim.token == token for claim in view.claims.values() if claim.token)
+        case HeldBy(namespace, path, holder):
+            return any(
+                claim.token and claim.namespace == namespace and claim.holder == holder and resource.path == path
+                for claim in view.claims.values()
+                for resource in claim.resources
+            )
+        case Unheld(namespace, path):
+            return not any(
+                held.namespace == namespace and overlap(resource.path, path)
+                for held in view.held
+                for resource in held.resources
+            )
+        case RegisterIs(namespace, path, version):
+            record = view.registers.get((namespace, path))
+            return bool((record.version if record is not None else 0) == version)
+        case _:
+            return False
 
 
 def _said(operation: Any, done: Any) -> list[tuple[Any, ...]]:
@@ -93,7 +145,11 @@ class WideNamed(Checker):
 
     def outcome(self, slot: int, entry: Entry, outcome: Outcome) -> None:
         """Ask of every such event which command it was."""
-        look(self.world)
+        before, after = look(self.world)
+        for claim in after.claims.values():
+            old = before.claims.get(claim.claim)
+            if old is not None and old.resources != claim.resources:
+                self._must_be_less(old, claim)
         for event in outcome.events:
             if event.kind in ("broken", "adopted", "amended") and not any(
                 _names(command.operation, event) for command in self.world.ledger.commands
@@ -101,6 +157,19 @@ class WideNamed(Checker):
                 raise self.fail(
                     f"claim {event.claim}, token {event.token}, was {event.kind}, which nobody has asked for"
                 )
+
+    def _must_be_less(self, old: ClaimRecord, new: ClaimRecord) -> None:
+        """What a claim has may shrink in its place, and never grow."""
+        for resource in new.resources:
+            was = next((each for each in old.resources if each.path == resource.path), None)
+            less = was is not None and (
+                resource == was
+                or (was.mode == Mode.WRITE and resource.mode == Mode.READ)
+                or (was.mode == resource.mode == Mode.COUNT and resource.count < was.count)
+            )
+            if not less:
+                raise self.fail(f"claim {new.claim} had {old.resources}, and grew to {new.resources}")
+        self.world.mark("a claim made smaller")
 
 
 def _names(operation: Any, event: "Event") -> bool:

@@ -1,0 +1,108 @@
+"""The helper process that renews while its parent cannot: real processes, one of which holds its GIL (P4, P8)."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+import lessor
+from lessor.actors.embedded import Embedded
+
+from ..support.waiting import until
+
+
+@pytest.fixture
+def node() -> Iterator[Embedded]:
+    with lessor.embedded() as embedded:
+        yield embedded
+
+
+@pytest.fixture
+def observer(node: Embedded) -> Iterator[lessor.Client]:
+    with lessor.connect(node.endpoints, "kept", request_timeout=5) as client:
+        yield client
+
+
+HOLD = """
+import ctypes, os, sys, time, lessor
+def hold_the_gil(seconds):
+    ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+client = lessor.connect(sys.argv[1], "kept")
+lease = client.acquire("x", ttl=1.0, keeper="process", {more})
+while not lease._keeper._shared[0]:
+    pass
+print(lease._keeper.pid, flush=True)
+"""
+
+
+def start(node: Embedded, body: str, more: str = "") -> "subprocess.Popen[str]":
+    program = HOLD.replace("{more}", more) + body
+    return subprocess.Popen([sys.executable, "-c", program, node.endpoints], stdout=subprocess.PIPE, text=True)
+
+
+def keeper_of(process: "subprocess.Popen[str]") -> int:
+    assert process.stdout is not None
+    return int(process.stdout.readline())
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat", encoding="ascii") as file:  # noqa: PTH123
+        return file.read().split(") ")[1][0] != "Z"
+
+
+def test_a_lease_is_kept_over_work_that_holds_the_gil_and_released_at_the_end(
+    node: Embedded, observer: lessor.Client
+) -> None:
+    process = start(node, "hold_the_gil(4); print(lease.held, lease.state.value, flush=True); print(lease.release())")
+    pid = keeper_of(process)
+    told, _ = process.communicate(timeout=30)
+    assert told.split() == ["True", "held", "True"]
+    assert process.returncode == 0
+    until(lambda: not alive(pid), "the keeper has ended")
+    assert observer.describe("x") == []
+
+
+def test_without_a_keeper_the_same_work_loses_its_lease(node: Embedded) -> None:
+    plain = HOLD.replace(', keeper="process", {more}', "").split("while not")[0]
+    program = plain + "hold_the_gil(4)\nprint(lease.held)"
+    told = subprocess.run([sys.executable, "-c", program, node.endpoints], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "False"
+
+
+def test_a_keeper_keeps_nothing_of_a_dead_parent(node: Embedded, observer: lessor.Client) -> None:
+    process = start(node, "hold_the_gil(40)")
+    pid = keeper_of(process)
+    process.kill()
+    process.communicate()
+    until(lambda: not alive(pid), "the keeper has ended", timeout=5)
+    until(lambda: observer.describe("x") == [], "the lease runs out", timeout=10)
+
+
+def test_a_keeper_kills_its_parent_at_the_deadline_if_asked_though_it_holds_the_gil(node: Embedded) -> None:  # P8
+    process = start(node, "hold_the_gil(40)", 'on_lost="kill"')
+    pid = keeper_of(process)
+    node.stop()
+    process.communicate(timeout=10)
+    assert process.returncode == -signal.SIGKILL
+    until(lambda: not alive(pid), "the keeper has ended", timeout=5)
+
+
+def test_work_without_progress_is_not_kept_for_ever(node: Embedded, observer: lessor.Client) -> None:
+    process = start(node, "hold_the_gil(5); print(lease.held, lease.loss.value)", "progress_timeout=1")
+    keeper_of(process)
+    until(lambda: observer.describe("x") == [], "the lease runs out", timeout=4)
+    told, _ = process.communicate(timeout=30)
+    assert told.split() == ["False", "expired"]
+
+
+@pytest.mark.parametrize(("options", "text"), [({"ttl": None}, "needs a ttl"), ({"auto_renew": False}, "auto_renew")])
+def test_a_keeper_that_could_keep_nothing_is_refused(node: Embedded, options: dict[str, None], text: str) -> None:
+    with lessor.connect(node.endpoints) as client, pytest.raises(lessor.BadRequest, match=text):
+        client.acquire("x", keeper="process", **options)  # type: ignore[arg-type]

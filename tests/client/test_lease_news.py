@@ -1,0 +1,245 @@
+"""How the holder of a lease is told what becomes of it, and how another goes on with it: the blocking face (P8)."""
+
+import logging
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+import lessor
+from lessor import BadRequest, LeaseLost, LeaseState, Loss
+from lessor.actors.embedded import Embedded
+from lessor.client import clock, ticket
+
+from ..support.waiting import until
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Embedded]:
+    with lessor.embedded() as embedded:
+        yield embedded
+
+
+@pytest.fixture
+def client(node: Embedded, request: pytest.FixtureRequest) -> Iterator[lessor.Client]:
+    with lessor.connect(node.endpoints, request.node.name[:200]) as connected:
+        yield connected
+
+
+# --- told ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_callback_is_called_in_a_thread_of_its_own_with_each_change_in_order(
+    node: Embedded, client: lessor.Client
+) -> None:
+    told: list[tuple[LeaseState, str]] = []
+    with lessor.embedded() as other, lessor.connect(other.endpoints) as away:
+        lease = away.acquire("x", ttl=0.9)
+        lease.on_change(lambda _, state: told.append((state, threading.current_thread().name)))
+        other.stop()
+        assert lease.lost.wait(5)
+    until(lambda: len(told) == 2, "both were told")
+    assert told == [(LeaseState.JEOPARDY, "lessor-tell"), (LeaseState.LOST, "lessor-tell")]
+    assert (lease.loss, lease.state) == (Loss.UNREACHABLE, LeaseState.LOST)
+
+
+def test_a_callback_that_never_ends_delays_nothing_but_itself(client: lessor.Client) -> None:
+    stuck, leave = threading.Event(), threading.Event()
+    lost: list[str] = []
+    first = client.acquire("x", ttl=0.3, auto_renew=False, on_lost=lambda lease: lost.append(lease.name))
+
+    def never_end(*_: object) -> None:
+        stuck.set()
+        leave.wait(30)
+
+    first.on_change(never_end)
+    second = client.acquire("y", ttl=0.6, auto_renew=False, on_lost=lambda lease: lost.append(lease.name))
+    assert stuck.wait(5)
+    assert second.lost.wait(5)
+    until(lambda: lost == ["x", "y"], "both losses were told")
+    assert client.describe("x") == []
+    leave.set()
+
+
+def test_an_error_in_a_callback_is_logged_and_harms_nothing(
+    client: lessor.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[LeaseState] = []
+    with caplog.at_level(logging.ERROR):
+        lease = client.acquire("x", on_lost=lambda _: 1 / 0)
+        lease.on_change(lambda *_: 1 / 0)
+        lease.on_change(lambda _, state: told.append(state))
+        client.release(lease.token)
+        until(lambda: told, "the second callback was called all the same")
+        until(lambda: caplog.text.count("a callback of a lease failed") == 2, "both errors are in the log")
+    assert told == [LeaseState.LOST]
+
+
+def test_what_is_over_is_told_of_at_once(client: lessor.Client) -> None:
+    lease = client.acquire("x")
+    client.release(lease.token)
+    assert lease.lost.wait(10)
+    told: list[LeaseState] = []
+    lease.on_change(lambda _, state: told.append(state))
+    until(lambda: told == [LeaseState.LOST], "it was told")
+    with pytest.raises(LeaseLost) as caught:
+        lease.check()
+    assert caught.value.loss is lease.loss is Loss.ENDED
+
+
+def test_a_release_is_a_change_and_no_loss(client: lessor.Client) -> None:
+    told: list[LeaseState] = []
+    lease = client.acquire("x", on_lost=lambda _: told.append(LeaseState.LOST))
+    lease.on_change(lambda _, state: told.append(state))
+    lease.check()
+    lease.release()
+    until(lambda: told, "it was told")
+    assert told == [LeaseState.RELEASED]
+    assert not lease.lost.is_set()
+    with pytest.raises(LeaseLost, match="it was released"):
+        lease.check()
+
+
+def test_a_loss_is_told_though_the_main_thread_works_without_pause(client: lessor.Client) -> None:
+    lease = client.acquire("x", ttl=0.5, auto_renew=False)
+    lost = lease.lost
+    while not lost.is_set():
+        sum(range(10_000))
+    assert clock.now_ms() - lease._protocol.safe_until_ms(lease._record) < 1_000
+
+
+def test_a_suspend_is_noticed_and_the_loss_is_told_first_thing(node: Embedded, monkeypatch: pytest.MonkeyPatch) -> None:
+    with lessor.connect(node.endpoints, "suspended", session_timeout=300) as client:
+        lease = client.acquire("x", ttl=300)  # without the suspend nothing would be due for a minute
+        lost = lease.lost
+        protocol = client._caller.protocol
+        until(lambda: (protocol.wake_at_ms() or 0) > clock.now_ms() + 20_000, "nothing is due")
+        really = clock._read_ns
+        with monkeypatch.context() as asleep:
+            asleep.setattr(clock, "_read_ns", lambda: really() + 3_600_000_000_000)
+            assert not lease.held, "whoever looks knows at once"
+            assert lost.wait(5)
+            assert lease.loss is Loss.SUSPENDED
+            client.close()
+
+
+TERMINATED = """
+import sys, threading, lessor
+client = lessor.connect(sys.argv[1], "terminated")
+lease = client.acquire("x", ttl=0.3, auto_renew=False, on_lost=sys.argv[2])
+threading.Event().wait(30)
+"""
+
+
+@pytest.mark.parametrize(("word", "number"), [("terminate", signal.SIGTERM), ("kill", signal.SIGKILL)])
+def test_a_process_that_asked_for_it_is_ended_when_its_lease_is_lost(
+    node: Embedded, word: str, number: signal.Signals
+) -> None:
+    done = subprocess.run([sys.executable, "-c", TERMINATED, node.endpoints, word], timeout=30, check=False)
+    assert done.returncode == -number
+
+
+def test_what_on_lost_cannot_mean_is_refused(client: lessor.Client) -> None:
+    with pytest.raises(BadRequest, match="on_lost is a callable, 'terminate' or 'kill', not 'die'"):
+        client.acquire("x", on_lost="die")  # type: ignore[arg-type]
+    assert client.describe("x") == []
+
+
+@pytest.mark.parametrize(
+    ("terms", "text"),
+    [
+        ({"max_hold": 0}, "from 1 ms on"),
+        ({"progress_timeout": 0}, "from 1 ms on"),
+        ({"progress_timeout": 5, "ttl": None}, "needs a ttl and auto_renew"),
+        ({"progress_timeout": 5, "auto_renew": False}, "needs a ttl and auto_renew"),
+        ({"max_hold": "1"}, "not a str"),
+    ],
+)
+def test_terms_that_cannot_be_kept_are_refused(client: lessor.Client, terms: dict[str, int], text: str) -> None:
+    with pytest.raises(BadRequest, match=text):
+        client.acquire("x", **terms)  # type: ignore[arg-type]
+    assert client.describe("x") == []
+
+
+def test_how_late_a_renewal_is_can_be_seen(client: lessor.Client) -> None:
+    lease = client.acquire("x", ttl=0.6)
+    first = lease.expire_time_unsafe()
+    until(lambda: lease.expire_time_unsafe() > first, "it was renewed")
+    assert 0 <= lease.renewal_lateness < 0.5
+    assert client.acquire("y", auto_renew=False).renewal_lateness == 0.0
+
+
+def test_a_lease_is_lost_and_free_after_max_hold(client: lessor.Client) -> None:
+    lease = client.acquire("x", ttl=30, max_hold=0.3)
+    assert lease.remaining() <= 0.3
+    assert lease.lost.wait(5)
+    assert lease.loss is Loss.MAX_HOLD
+    again = client.acquire("x", timeout=10)
+    assert again.held
+
+
+# --- tickets ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_detached_lease_goes_on_with_whoever_has_its_ticket(node: Embedded, client: lessor.Client) -> None:
+    with lessor.connect(node.endpoints, client.namespace, holder="first") as first:
+        lease = first.acquire("x", ttl=0.6, detached=True, auto_renew=False)
+        handed = lease.ticket()
+    assert set(handed) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+    assert len(handed) < 200
+    taken = client.resume(handed)
+    assert (taken.name, taken.token, taken.holder, taken.namespace) == ("x", lease.token, "first", client.namespace)
+    began = taken.expire_time_unsafe()
+    until(lambda: taken.expire_time_unsafe() > began + 700, "it has outlived its ttl")
+    taken.check()
+    assert taken.release()
+    assert client.describe("x") == []
+
+
+def test_a_lease_of_another_session_can_be_renewed_and_released_by_its_ticket(
+    node: Embedded, client: lessor.Client
+) -> None:  # P6
+    with lessor.connect(node.endpoints, client.namespace) as owner:
+        lease = owner.acquire("x", ttl=30)
+        taken = client.resume(lease.ticket(), auto_renew=False)
+        taken.renew(60)
+        assert taken.remaining() > 59
+        assert taken.release()
+        assert lease.lost.wait(10), "its owner is told"
+    with pytest.raises(LeaseLost):
+        client.resume(lease.ticket())
+
+
+def test_a_lease_that_was_resumed_is_released_with_its_new_client(node: Embedded, client: lessor.Client) -> None:
+    owner = lessor.connect(node.endpoints, client.namespace)
+    lease = owner.acquire("x", ttl=30)
+    with lessor.connect(node.endpoints, client.namespace) as other:
+        assert other.resume(lease.ticket()).held
+    assert client.describe("x") == []
+    owner.close()
+
+
+def test_a_lease_without_a_ttl_cannot_leave_its_session(client: lessor.Client) -> None:
+    lease = client.acquire("x", ttl=None)
+    with pytest.raises(BadRequest, match="no ttl"):
+        client.resume(lease.ticket())
+    assert lease.held
+
+
+@pytest.mark.parametrize("text", ["", "x", "nonsense!", "A" * 5000, None, 7, "AAAAAAAA", "é"])
+def test_what_is_no_ticket_is_refused(client: lessor.Client, text: str) -> None:  # P11
+    with pytest.raises(BadRequest, match="ticket"):
+        client.resume(text)
+
+
+def test_a_ticket_that_was_damaged_on_its_way_is_refused() -> None:
+    whole = str(ticket.Ticket("default", "näme", 7, 8, 30_000, "me", detached=True))
+    assert ticket.read(whole) == ticket.Ticket("default", "näme", 7, 8, 30_000, "me", detached=True)
+    for at in range(len(whole) - 1):
+        with pytest.raises(BadRequest):
+            ticket.read(whole[:at] + ("A" if whole[at] != "A" else "B") + whole[at + 1 :])
+        with pytest.raises(BadRequest):
+            ticket.read(whole[:at])
