@@ -107,7 +107,7 @@ def test_after_an_unclean_end_the_name_is_closed_for_the_lock_delay(end: str) ->
     found = desk.lapsed("x", "slow")
     assert found is not None
     assert (found.why, found.closed_until_ms) == (end, 1500)
-    assert desk.slow(desk.anna, Resource(("x",)), wait_ms=0).holder == "h", "who waits stands before it"
+    assert desk.slow(desk.anna, X, wait_ms=0) == Denied("", 0, 0), "nobody holds it, and nobody gets it"
     desk.after(499)
     assert desk.told(desk.ben) == []
     desk.after(1)

@@ -59,9 +59,7 @@ def test_describe_shows_what_overlaps_with_what_stands_on_the_path_first() -> No
     for path in ((), ("a", "b"), ("a",), ("c",), ("a", "b", "c")):
         desk.take(Resource(path))
     page: Any = desk.ask(0, Describe("n", ("a", "b")))
-    assert [info.claim for info in page.claims] == [2, 3, 1, 5], (
-        "then what is above, the nearest first, then what is below"
-    )
+    assert [info.claim for info in page.claims] == [2, 3, 1, 5], "itself, what is above, what is below"
     assert page.waiting == 1
     assert page.revision == desk.state.revision
 
