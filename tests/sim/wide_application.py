@@ -116,7 +116,7 @@ class WideApplication(Application):
 
     def start_again(self) -> None:
         """Be a new process, which finds the session of the old one in a file, and often goes on with it."""
-        self.acquiring, self.open_calls, self.holding, self.unreleased = {}, {}, {}, {}
+        self.acquiring, self.open_calls, self.holding = {}, {}, {}
         self._forget_all()
         self.attached = {}
         self.closed = False
@@ -315,18 +315,16 @@ class WideApplication(Application):
     def _do_amend(self) -> None:
         """Have less of something: fewer units, or to read what was written; or have other data with it."""
         rng = self.world.rng
-        claims = [grant.record.claim for grant in self.grants.values()]
-        claims += [acquire.claim for _, acquire in self.acquiring.values() if acquire.claim]
+        claims = [(grant.record.claim, grant.claim.resources) for grant in self.grants.values()]
+        claims += [(one.claim, one.operation.resources) for _, one in self.acquiring.values() if one.claim]
         if claims:
+            claim, resources = rng.choice(claims)
             data = rng.random() < 0.3
-            amend = rng.choice(
-                (
-                    Amend(rng.choice(claims), count=rng.randint(1, 2)),
-                    Amend(rng.choice(claims), to_read=True, new_data=data, data=b"d" * data),
-                    Amend(rng.choice(claims), to_read=True, count=1),
-                )
-            )
-            self._ask("amend", amend)
+            counts = any(resource.mode == Mode.COUNT for resource in resources)
+            if counts and rng.random() < 0.7:
+                self._ask("amend", Amend(claim, count=rng.randint(1, 3)))
+            else:
+                self._ask("amend", Amend(claim, to_read=True, new_data=data, data=b"d" * data))
 
     def _do_observe(self) -> None:
         namespace, path = self._some()

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from lessor.core.commands import ReadEvents
 from lessor.core.entries import Entry
+from lessor.core.errors import Malformed
 from lessor.core.lease_state import LeaseState, Outcome
 from lessor.core.results import ClaimPage, Result
 
@@ -36,7 +37,10 @@ class WideRestored(Checker):
     def outcome(self, slot: int, entry: Entry, outcome: Outcome) -> None:
         """Have the twin apply the slot, too, and compare all that came of it."""
         state = self.world.referee.state
-        other = self.twin.apply(slot, entry)
+        try:
+            other = self.twin.apply(slot, entry)
+        except Exception as error:
+            raise self.fail(f"slot {slot}: after a restart it could not be applied: {error!r}") from error
         if other.events != outcome.events:
             raise self.fail(
                 f"slot {slot}: after a restart there would be {other.events}, and there was {outcome.events}"
@@ -51,4 +55,7 @@ class WideRestored(Checker):
             snapshot = state.snapshot()
             if self.twin.snapshot() != snapshot:
                 raise self.fail(f"after slot {slot} a state that was restored before differs")
-            self.twin = LeaseState.restore(snapshot)
+            try:
+                self.twin = LeaseState.restore(snapshot)
+            except Malformed as error:
+                raise self.fail(f"after slot {slot} the state cannot be restored: {error}") from error
