@@ -5,10 +5,11 @@ The blocking face has the same methods in the same order; both only send what `a
 
 from collections.abc import Callable
 
-from . import asks
+from . import asks, holders
 from .asks import Ask, Events, Namespace, Pinned, Register, RegisterView, Semaphore, Session, T, Transaction
-from .durations import Duration
-from .wants import Name
+from .durations import Duration, ttl_milliseconds
+from .holders import Steps
+from .wants import Name, path_of
 
 
 class AsyncModel:
@@ -56,6 +57,43 @@ class AsyncModel:
     async def unpin(self, name: Name, entity: str) -> bool:
         """Take the pin of `entity` away; a lease that is overdue ends at once. False if there was none."""
         return await self._run(asks.unpin(self.namespace, name, entity))
+
+    async def claim(self, name: Name, holder: str, duration: Duration, data: bytes = b"") -> int:
+        """Take the lease on a name for a holder, or extend his own to `duration` from now; return its token (Juju).
+
+        The lease is nobody's session's: whoever knows the holder's name extends it, and it ends by itself.
+
+        Raises:
+            ClaimDenied: somebody else holds it; certainly not held by this claim.
+        """
+        held = await self._walk(holders.claim(self.namespace, path_of(name), holder, ttl_milliseconds(duration), data))
+        return held.token
+
+    async def extend(self, name: Name, holder: str, duration: Duration) -> int:
+        """Have the holder's lease last until `duration` from now at least, never shorter; return its token (Juju).
+
+        Raises:
+            NotHeldError: he does not hold it.
+        """
+        held = await self._walk(holders.extend(self.namespace, path_of(name), holder, ttl_milliseconds(duration)))
+        return held.token
+
+    async def revoke(self, name: Name, holder: str) -> bool:
+        """End the holder's lease; False if nobody holds one (Juju).
+
+        Raises:
+            NotHeldError: somebody else holds it.
+        """
+        return await self._walk(holders.revoke(self.namespace, path_of(name), holder))
+
+    async def check_holder(self, name: Name, holder: str) -> int:
+        """Return the token of the holder's lease (Juju's Token.Check).
+
+        Raises:
+            NotHeldError: he does not hold it.
+        """
+        found = await self._walk(holders.check(self.namespace, path_of(name), holder))
+        return found.token
 
     async def create_namespace(
         self,
@@ -209,3 +247,13 @@ class AsyncModel:
             page, upto = await self._run(asks.page_of(kind, namespace, upto, view))
             found += page
         return found
+
+    async def _walk(self, steps: Steps[T]) -> T:
+        operation = next(steps)
+        while True:
+            result = await self._run(Ask(operation, lambda answer: answer))
+            try:
+                operation = steps.send(result)
+            except StopIteration as done:
+                value: T = done.value
+                return value

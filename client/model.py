@@ -5,10 +5,11 @@ The asyncio face has the same methods in the same order; both only send what `as
 
 from collections.abc import Callable
 
-from . import asks
+from . import asks, holders
 from .asks import Ask, Events, Namespace, Pinned, Register, RegisterView, Semaphore, Session, T, Transaction
-from .durations import Duration
-from .wants import Name
+from .durations import Duration, ttl_milliseconds
+from .holders import Steps
+from .wants import Name, path_of
 
 
 class Model:
@@ -56,6 +57,43 @@ class Model:
     def unpin(self, name: Name, entity: str) -> bool:
         """Take the pin of `entity` away; a lease that is overdue ends at once. False if there was none."""
         return self._run(asks.unpin(self.namespace, name, entity))
+
+    def claim(self, name: Name, holder: str, duration: Duration, data: bytes = b"") -> int:
+        """Take the lease on a name for a holder, or extend his own to `duration` from now; return its token (Juju).
+
+        The lease is nobody's session's: whoever knows the holder's name extends it, and it ends by itself.
+
+        Raises:
+            ClaimDenied: somebody else holds it; certainly not held by this claim.
+        """
+        held = self._walk(holders.claim(self.namespace, path_of(name), holder, ttl_milliseconds(duration), data))
+        return held.token
+
+    def extend(self, name: Name, holder: str, duration: Duration) -> int:
+        """Have the holder's lease last until `duration` from now at least, never shorter; return its token (Juju).
+
+        Raises:
+            NotHeldError: he does not hold it.
+        """
+        held = self._walk(holders.extend(self.namespace, path_of(name), holder, ttl_milliseconds(duration)))
+        return held.token
+
+    def revoke(self, name: Name, holder: str) -> bool:
+        """End the holder's lease; False if nobody holds one (Juju).
+
+        Raises:
+            NotHeldError: somebody else holds it.
+        """
+        return self._walk(holders.revoke(self.namespace, path_of(name), holder))
+
+    def check_holder(self, name: Name, holder: str) -> int:
+        """Return the token of the holder's lease (Juju's Token.Check).
+
+        Raises:
+            NotHeldError: he does not hold it.
+        """
+        found = self._walk(holders.check(self.namespace, path_of(name), holder))
+        return found.token
 
     def create_namespace(
         self,
@@ -209,3 +247,13 @@ class Model:
             page, upto = self._run(asks.page_of(kind, namespace, upto, view))
             found += page
         return found
+
+    def _walk(self, steps: Steps[T]) -> T:
+        operation = next(steps)
+        while True:
+            result = self._run(Ask(operation, lambda answer: answer))
+            try:
+                operation = steps.send(result)
+            except StopIteration as done:
+                value: T = done.value
+                return value

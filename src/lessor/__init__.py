@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ServiceBusy,
         Unavailable,
     )
+    from .client.holders import ClaimDenied
     from .client.lease import LeaseView
     from .client.refusals import (
         CannotGrow,
@@ -56,6 +57,7 @@ __all__ = [
     "AddressInUse",
     "BadRequest",
     "CannotGrow",
+    "ClaimDenied",
     "Client",
     "ClientClosed",
     "Corrupt",
@@ -96,6 +98,7 @@ __all__ = [
 
 _HOMES = {
     "client.errors": "AcquireTimeout BadRequest ClientClosed LeaseLost LessorError ServiceBusy Unavailable",
+    "client.holders": "ClaimDenied",
     "client.lease": "LeaseView",
     "client.refusals": (
         "CannotGrow DeadlockDetected LimitDiffers NamespaceExists NamespaceInUse NoSuchNamespace "
