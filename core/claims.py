@@ -338,8 +338,7 @@ class Claims:
     def serve(self, namespace: str, resources: tuple[Resource, ...]) -> None:
         """Grant what a change on these resources has left free, in the order of arrival (P7)."""
         queues = self.queues_of(namespace)
-        heads = list(queues.may_be_ready(resources))
-        heapq.heapify(heads)
+        heads = sorted(queues.may_be_ready(resources))  # and so a heap
         while heads:
             claim = self.all[heapq.heappop(heads)]
             if claim.token or not queues.ready(claim.claim, claim.resources):

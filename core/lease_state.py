@@ -16,7 +16,9 @@ from .ballot import NO_BALLOT
 from .book import Book, Outcome, failed
 from .claims import Claims
 from .commands import (
+    DEFAULT_NAMESPACE,
     LOOKS,
+    SESSIONLESS,
     Adopt,
     AlterNamespace,
     Amend,
@@ -24,7 +26,6 @@ from .commands import (
     Break,
     Cancel,
     Claim,
-    CloseSession,
     Command,
     CreateNamespace,
     CreateSemaphore,
@@ -210,38 +211,42 @@ class LeaseState:
 
     def _execute(self, command: Command, answering: bool) -> Result:  # noqa: FBT001 - private
         operation = command.operation
-        if isinstance(operation, LOOKS):
-            return self.looks.answer(operation) if answering else ClaimPage((), 0, 0)
-        match operation:
-            case OpenSession():
-                if command.strict and not self.namespaces.created(operation.namespace):
-                    return failed(NO_SUCH_NAMESPACE, f"there is no namespace {operation.namespace!r}")
-                return self.sessions_open.open(operation)
-            case AttachSession():
-                return self.sessions_open.attach(operation)
-            case KeepAlive(pings):
-                return self._keep_alive(pings)
-            case _:
-                pass
+        once = type(operation) in self._do
+        if not once and type(operation) in SESSIONLESS:
+            return self._execute_without_session(command, answering)
         session = self.sessions_open.get(command.session)
         if session is None:
             return failed(SESSION_EXPIRED)
         if session.stolen_from(command.number):
             return failed(SESSION_STOLEN)
         self.sessions_open.touch(session, command.acked_below)
-        match operation:
-            case Ping(claims):
-                return self._ping(claims if answering else (), session)
-            case CloseSession():
-                return SessionClosed(self._end_session(session, "session_closed"))
-            case _:
-                kept = self.sessions_open.kept(session, command.number)
-                if kept is not None:
-                    return kept
-                self._strict = command.strict
-                result = self._carry_out(operation, session)
-                session.replies[command.number] = result
-                return result
+        if once:
+            kept = self.sessions_open.kept(session, command.number)
+            if kept is not None:
+                return kept
+            self._strict = command.strict
+            result = self._carry_out(operation, session)
+            session.replies[command.number] = result
+            return result
+        if isinstance(operation, Ping):
+            return self._ping(operation.claims if answering else (), session)
+        return SessionClosed(self._end_session(session, "session_closed"))
+
+    def _execute_without_session(self, command: Command, answering: bool) -> Result:  # noqa: FBT001
+        match command.operation:
+            case OpenSession() as operation:
+                # a session in the default one is always there to be had: by which the first namespace is created
+                absent = operation.namespace != DEFAULT_NAMESPACE and not self.namespaces.created(operation.namespace)
+                if command.strict and absent:
+                    return failed(NO_SUCH_NAMESPACE, f"there is no namespace {operation.namespace!r}")
+                return self.sessions_open.open(operation)
+            case AttachSession() as operation:
+                return self.sessions_open.attach(operation)
+            case KeepAlive(pings):
+                return self._keep_alive(pings)
+            case look:
+                assert isinstance(look, LOOKS)
+                return self.looks.answer(look) if answering else ClaimPage((), 0, 0)
 
     def _carry_out(self, operation: Operation, session: Session) -> Result:
         return self._do[type(operation)](operation, session)

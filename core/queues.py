@@ -66,6 +66,7 @@ class Queues:
         self._root = _Node(None, "")
         self.limits: dict[tuple[str, ...], int] = {}
         """The units of the semaphores that were created."""
+        self._observers = 0
 
     # --- changing ----------------------------------------------------------------------------------------------------
 
@@ -107,6 +108,7 @@ class Queues:
 
     def observe(self, claim: int, path: tuple[str, ...]) -> None:
         """Add an observer of a path."""
+        self._observers += 1
         node = self._node(path)
         node.observers[claim] = Resource(path, Mode.OBSERVE)
         for above in _above(node):
@@ -115,6 +117,7 @@ class Queues:
 
     def look_away(self, claim: int, path: tuple[str, ...]) -> None:
         """Take an observer away."""
+        self._observers -= 1
         node = self._node(path)
         del node.observers[claim]
         for above in _above(node):
@@ -282,7 +285,7 @@ class Queues:
 
     def may_be_free(self, resources: tuple[Resource, ...]) -> Iterator[int]:
         """Yield the observers whom the end of a grant on these resources may concern."""
-        for resource in resources:
+        for resource in resources if self._observers else ():
             node: _Node | None = self._root
             for segment in resource.path:
                 assert node is not None

@@ -305,11 +305,12 @@ class LeaseTables:
         return StateHeader(applied_upto, clock_ms, base_ms, Ballot(term_counter, term_node), *last), rows, rows_sum
 
     def _record(self, table: _Table, row: tuple[Any, ...]) -> Any:
-        self._sum(table, row[0], row[-1])
         try:
-            return table.record(row)
+            record = table.record(row)
         except (Malformed, ValueError, TypeError) as error:
             raise self._damaged(f"row {row[0]} of {table.name} is wrong: {error}") from error
+        self._sum(table, row[0], row[-1])
+        return record
 
     def _damaged(self, what: str) -> Corrupt:
         return damaged(self._database.path, self._database.node, what)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lessor.core import limits
-from lessor.core.commands import FOREVER, Break, Claim, CreateNamespace, NamespaceConfig, Ping
+from lessor.core.commands import FOREVER, Break, Claim, CreateNamespace, NamespaceConfig
 from lessor.core.resources import Mode, Resource
 from lessor.core.results import ClaimPhase, ClaimStatus, Denied, Lapsed
 
@@ -78,7 +78,7 @@ def test_the_reason_is_told_to_the_holder_to_whoever_describes_it_and_to_whoever
     found = desk.lapsed("x")
     assert found is not None
     assert found.why == "it hung"
-    assert desk.ask(desk.anna, Ping((1,))).claims[0].why == "it hung"  # type: ignore[union-attr]
+    assert desk.ping(desk.anna, 1).claims[0].why == "it hung"
     assert desk.events[-1].why == "it hung"
 
 

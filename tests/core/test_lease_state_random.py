@@ -20,7 +20,7 @@ from ..support.lease_histories import Run, failure, run_beside_others, run_besid
 from ..support.lease_tales import Tale
 from ..support.leases import Leases
 
-HISTORIES = int(os.environ.get("LESSOR_HISTORIES", "250"))
+HISTORIES = int(os.environ.get("LESSOR_HISTORIES", "300"))
 ONLY = os.environ.get("LESSOR_SEED")
 
 

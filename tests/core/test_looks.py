@@ -134,7 +134,8 @@ def test_who_only_looks_changes_nothing() -> None:
     desk = a_full_listing()
     before = desk.state.header.revision, list(desk.state.tables["claims"].records())
     desk.state.forget_changes()
-    looks = [Describe("n", ("x",)), ListRecords("pins", "", 0, 9), Validate(1), ReadEvents("n", (), True, 0, 9)]
+    looks: list[Any] = [Describe("n", ("x",)), ListRecords("pins", "", 0, 9), Validate(1)]
+    looks.append(ReadEvents("n", (), below=True, after=0, limit=9))
     assert all(isinstance(look, LOOKS) for look in looks)
     for look in looks:
         desk.ask(0, look)

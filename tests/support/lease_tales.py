@@ -150,7 +150,7 @@ class Tale:
             return self.about_a_session()
         if dice < 0.94:
             return self.about_a_place()
-        if dice < 0.97:
+        if dice < 0.955:
             return self.look()
         return self.about_a_namespace()
 
@@ -202,11 +202,12 @@ class Tale:
         pick, dice = self.chance.choice, self.chance.random()
         if dice < 0.3 or not len(self.state.sessions_open):
             return OpenSession(pick(KEYS), pick(TIMEOUTS_MS), "", pick(NAMESPACES))
-        if dice < 0.5:
+        if dice < 0.6:
             record = max(self.state.all_sessions(), key=lambda one: one.attach + self.chance.random())
-            attach = max(1, record.attach + pick((-1, 0, 1, 1)))
+            attach = max(1, record.attach + pick((-1, -1, 0, 1, 1, 1)))
             key = record.key if self.chance.random() < 0.9 else pick(KEYS)
-            return AttachSession(record.session, key, attach, pick(TIMEOUTS_MS), "again")
+            new_key = pick((b"", b"", *KEYS, self.chance.randbytes(16)))
+            return AttachSession(record.session, key, attach, pick(TIMEOUTS_MS), "again", new_key)
         if dice < 0.7:
             return Ping(tuple(self.number_of_claim() for _ in range(pick((0, 1, 3)))))
         if dice < 0.85:
@@ -218,9 +219,9 @@ class Tale:
         pick = self.chance.choice
         place: tuple[str, tuple[str, ...]] = (pick(NAMESPACES), pick(PATHS))
         dice = self.chance.random()
-        if dice < 0.1:
+        if dice < 0.12:
             return CreateSemaphore(*place, pick((1, 3, 4)), b"s")
-        if dice < 0.22:
+        if dice < 0.23:
             created = self.state.semaphores.shelf.records()
             if created and self.chance.random() < 0.9:
                 place = (created[-1].namespace, created[-1].path)
@@ -239,10 +240,12 @@ class Tale:
         """Most often of the path that a claim holds to write, under its token."""
         writing = [one for one in self.state.all_claims() if one.token and one.resources[0].mode == Mode.WRITE]
         version = self.chance.choice((0, 1, 2, ANY_VERSION, ANY_VERSION))
+        writing = writing[:1] if self.chance.random() < 0.5 else writing  # the longest held is written to most
         claim = self.chance.choice(writing) if writing else None
         place = (claim.namespace, claim.resources[0].path) if claim else ("n", ("x",))
         token = claim.token if claim and self.chance.random() < 0.9 else self.token()
-        if self.chance.random() < 0.35:
+        written = [one for one in self.state.registers.shelf.records() if (one.namespace, one.path) == place]
+        if self.chance.random() < (0.7 if written else 0.2):
             return EraseRegister(*place, token, version)
         return PutRegister(*place, token, version, b"r")
 
@@ -271,16 +274,17 @@ class Tale:
     def about_a_namespace(self) -> Operation:
         pick, dice = self.chance.choice, self.chance.random()
         config = NamespaceConfig(
-            default_ttl_ms=pick((0, KEEP, KEEP, 1000)),
-            ttl_max_ms=pick((0, 0, KEEP, 10_000, 500)),
+            default_ttl_ms=pick((KEEP, KEEP, 1000)),
+            ttl_max_ms=pick((0, KEEP, 10_000, 500)),
             session_grace_ms=pick((0, 1000)),
             lock_delay_ms=pick((0, 500, 500, 3000)),
             claims_max=pick((0, 0, 0, 20, 2)),
         )
-        if dice < 0.6:
+        if dice < 0.4:
             return CreateNamespace(pick(NAMESPACES), config)
-        if dice < 0.85:
-            return AlterNamespace(pick(NAMESPACES), config)
+        if dice < 0.8:
+            created = [one.name for one in self.state.namespaces.shelf.records()]
+            return AlterNamespace(pick(created or NAMESPACES), config)
         return DropNamespace(pick(NAMESPACES), force=self.chance.random() < 0.6)
 
     def look(self) -> Operation:
