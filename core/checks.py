@@ -62,9 +62,10 @@ def check(operation: Operation) -> None:
         case OpenSession(key, timeout_ms, description, namespace):
             _check_namespace(namespace)
             _check_session(key, timeout_ms, description)
-        case AttachSession(session, key, attach, timeout_ms, description):
+        case AttachSession(session, key, attach, timeout_ms, description, new_key):
             _check_number("session", session)
             _check_session(key, timeout_ms, description)
+            _check_session(new_key or key, timeout_ms, description)
             _within("attach number", attach, 1, limits.ATTACHES_MAX, unit="")
         case CloseSession():
             pass  # nothing can be wrong with it
@@ -155,6 +156,9 @@ def _check_claim(claim: Claim) -> None:
     for resource in claim.resources:
         _check_resource(resource)
     if len(claim.resources) > 1:
+        size = sum(len(segment.encode()) for resource in claim.resources for segment in resource.path)
+        if size > limits.CLAIM_PATHS_BYTES_MAX:
+            raise BadRequest(f"the paths of a claim may have {limits.CLAIM_PATHS_BYTES_MAX} bytes in all, not {size}")
         _check_set(claim.resources)
     check_holder(claim.holder)
     _check_data(claim.data)

@@ -60,7 +60,7 @@ class Deadlocks:
             if claim.token or not links:
                 links.append(ChainLink(claim.holder, claim.namespace, claim.resources[0].path, claim.token))
             number = came_from[number]
-        return DeadlockDetected(tuple(reversed(links)))
+        return DeadlockDetected(tuple(reversed(links[: limits.CIRCLE_LINKS_MAX])))
 
 
 def _observed(observer: ClaimRecord, other: ClaimRecord) -> bool:

@@ -77,6 +77,9 @@ PATH_SEGMENTS_MAX: Final = 32
 PATH_BYTES_MAX: Final = 4096
 """All segments of a path together, in UTF-8: as long as a file's path may be."""
 
+CLAIM_PATHS_BYTES_MAX: Final = 8192
+"""All paths of one claim together, in UTF-8: each event of the claim names them, and a node keeps many events."""
+
 RESOURCES_PER_CLAIM_MAX: Final = 64
 """Resources that one claim asks for at once. Each of them is looked at whenever one of them may have become free."""
 
@@ -142,8 +145,12 @@ TRANSACTION_ITEMS_MAX: Final = 64
 DEADLOCK_LOOK_MAX: Final = 1_000
 """Claims looked at to find a circle. A longer circle is not found, and ends by the timeouts of those who wait in it."""
 
-EVENTS_KEPT: Final = 20_000
-"""Events that a node keeps in memory for watchers who come back: some minutes of a busy service, at half a kilobyte."""
+EVENTS_KEPT: Final = 10_000
+"""Events that a node keeps in memory for watchers who come back: some minutes of a busy service. Half a kilobyte each is
+usual; with the longest paths that there may be all of them are less than 100 megabytes."""
+
+CIRCLE_LINKS_MAX: Final = 100
+"""Links of a circle that an answer names: it is kept for retries, and nobody reads more of them."""
 
 EVENT_PAGE_MAX: Final = 500
 """Events in one answer; more are asked for page by page."""

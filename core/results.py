@@ -212,7 +212,7 @@ class ChainLink:
 class DeadlockDetected:
     """Not queued: the wait would never have ended, since those in the circle all wait for each other."""
 
-    circle: Annotated[tuple[ChainLink, ...], MaxItems(limits.DEADLOCK_LOOK_MAX)]
+    circle: Annotated[tuple[ChainLink, ...], MaxItems(limits.CIRCLE_LINKS_MAX)]
 
 
 @wire(137)
