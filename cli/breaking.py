@@ -11,7 +11,7 @@ from . import exit_codes
 from .claims import line_of, mode, resource_at
 from .names import PATHS, add_name, called, path_of
 from .options import Commands, Parser, add_client, add_json, client, command_of, positive, word
-from .output import complain, confirmed, print_json, printable, short
+from .output import complain, confirmed, counted, print_json, printable, short
 
 SUMMARY = "End a lease that its holder does not give back. The next in line has it at once, or after the lock delay."
 NOTES = (
@@ -120,7 +120,7 @@ def _tell_what_comes(service: Client, lease: LeaseView) -> None:
     for view in line.holders:
         print(f"held now by {printable(view.holder)}, token {view.token}")
     if line.waiting:
-        print(f"{len(line.waiting)} wait in line")
+        print(f"{counted(len(line.waiting), 'waits', 'wait')} in line")
 
 
 def _question(lease: LeaseView) -> str:

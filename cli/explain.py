@@ -11,9 +11,8 @@ from ..client.refusals import (
     NotCovered,
     SemaphoreExists,
 )
-from ..core.errors import LessorError
 
-REMEDIES: Final[dict[type[LessorError], str]] = {
+REMEDIES: Final[dict[type[Exception], str]] = {
     NoSuchNamespace: "`lessor namespaces` lists them, `lessor namespace create` makes one",
     NoSuchSemaphore: "`lessor semaphores` lists them, `lessor semaphore create` makes one",
     NamespaceExists: "`lessor namespace alter` changes its settings",

@@ -19,7 +19,7 @@ from .options import (
     duration,
     whole,
 )
-from .output import complain, confirmed, print_json, short, table
+from .output import complain, confirmed, counted, print_json, short, table
 
 SUMMARY = "List every namespace that was created or is used: its settings, and how much is in it."
 NOTES = """
@@ -93,7 +93,14 @@ def register(commands: "Commands[Parser]") -> None:
 
 
 def _add(group: "Commands[Parser]", name: str, help: str, summary: str, examples: str) -> Parser:  # noqa: A002
-    parser = group.add_parser(name, help=help, summary=summary, examples=examples, codes=CODES)
+    parser = group.add_parser(
+        name,
+        help=help,
+        usage=f"lessor namespace {name} NAME [options]",
+        summary=summary,
+        examples=examples,
+        codes=CODES,
+    )
     parser.name("of the namespace")
     return parser
 
@@ -176,7 +183,7 @@ def run_drop(options: argparse.Namespace) -> int:
     with client(options) as service:
         if options.force:
             found = service.describe_namespace(options.name)
-            used = f"{found.claims} claims and {found.sessions} sessions"
+            used = f"{counted(found.claims, 'claim')} and {counted(found.sessions, 'session')}"
             question = f"Namespace {options.name!r} has {used}. All that is in it ends. Drop it?"
             if not confirmed(command, question, yes=options.yes):
                 return exit_codes.FAILED
@@ -197,7 +204,7 @@ def _tell(options: argparse.Namespace, what: str, namespace: Namespace) -> int:
         print_json(asdict(namespace))
         return exit_codes.OK
     print(f"{'namespace:':16}{namespace.name} ({what})")
-    print(f"{'in it:':16}{namespace.claims} claims, {namespace.sessions} sessions")
+    print(f"{'in it:':16}{counted(namespace.claims, 'claim')}, {counted(namespace.sessions, 'session')}")
     for name in SETTINGS:
         seconds = getattr(namespace, name)
         print(f"{name.replace('_', '-') + ':':16}{short(seconds) if seconds else 'none'}")

@@ -54,7 +54,7 @@ class Parser(argparse.ArgumentParser):
         )
         self._options: list[tuple[argparse.Action, str, Any, bool]] = []
         self._flags_only: list[tuple[argparse.Action, Any]] = []
-        self._positionals: list[tuple[str, str]] = []  # each with its metavar; the first one is the NAME
+        self._names: list[tuple[str, str]] = []  # each with its metavar; the first one is the NAME
         self._behind_usage = ""  # how a NAME that begins with - is given
         self._name_required = False
         self._runs_command = False
@@ -97,7 +97,7 @@ class Parser(argparse.ArgumentParser):
         self._runs_command = runs_command
         for metavar, text in (("NAME", help), *others):
             dest = metavar.lower()
-            self._positionals.append((dest, metavar))
+            self._names.append((dest, metavar))
             self.add_argument(dest, metavar=metavar, nargs="*" if runs_command else "?", help=text)
 
     def take_extras(self, found: argparse.Namespace, unknown: list[str]) -> None:
@@ -124,7 +124,7 @@ class Parser(argparse.ArgumentParser):
                 setattr(found, dest, text)
             behind = None
         if behind and not self._runs_command:
-            what = "only a NAME may" if self._positionals else "nothing may"
+            what = "only a NAME may" if self._names else "nothing may"
             self.error(f"{what} follow --, and no option; only `lessor lock` runs a command")
         missing = self._missing(found)
         if self._name_required and missing:
@@ -136,11 +136,11 @@ class Parser(argparse.ArgumentParser):
         return behind
 
     def _missing(self, found: argparse.Namespace) -> list[tuple[str, str]]:
-        return [each for each in self._positionals if not getattr(found, each[0]) and getattr(found, each[0]) != ""]
+        return [each for each in self._names if not getattr(found, each[0]) and getattr(found, each[0]) != ""]
 
     def refuse(self, unknown: str) -> NoReturn:
         """Say that an argument is none of this command, and what to do if it was meant as a NAME."""
-        hint = f"; a name that begins with - goes behind --, as in: {self._behind_usage}" if self._positionals else ""
+        hint = f"; a name that begins with - goes behind --, as in: {self._behind_usage}" if self._names else ""
         self.error(f"unknown argument {unknown}{hint if unknown.startswith('-') else ''}")
 
     def switch(self, *flags: str, help: str) -> None:  # noqa: A002 - argparse's own word

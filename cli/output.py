@@ -58,6 +58,20 @@ def shown_data(data: bytes) -> str:
     return f"{base64.b64encode(data).decode()} (base64)" if text is None else printable(text)
 
 
+def counted(count: int, what: str, plural: str = "") -> str:
+    """Return so many of something in words.
+
+    >>> counted(1, "claim"), counted(0, "claim"), counted(2, "waits", "wait")
+    ('1 claim', '0 claims', '2 wait')
+    """
+    return f"{count} {what if count == 1 else plural or what + 's'}"
+
+
+def at_a_terminal() -> bool:
+    """Return whether there is somebody to be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
 def confirmed(command: str, question: str, *, yes: bool) -> bool:
     """Ask whoever sits at the terminal, unless he said `--yes`.
 
@@ -66,7 +80,7 @@ def confirmed(command: str, question: str, *, yes: bool) -> bool:
     """
     if yes:
         return True
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not at_a_terminal():
         raise BadRequest("there is no terminal to ask on whether this is really wanted; say --yes if it is")
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() in ("y", "yes"):

@@ -40,7 +40,13 @@ def register(commands: "Commands[Parser]") -> None:
         ("unpin", "take a pin away", UNPIN_SUMMARY, PATHS, UNPIN_EXAMPLES, run_unpin),
     ):
         parser = commands.add_parser(
-            name, help=help_, summary=summary, notes=notes, examples=examples, codes="0 2 121 128+N"
+            name,
+            help=help_,
+            usage=f"lessor {name} NAME ENTITY [options]",
+            summary=summary,
+            notes=notes,
+            examples=examples,
+            codes="0 2 121 128+N",
         )
         add_name(parser, "what is pinned", ("ENTITY", "who pins it"))
         _finish(parser, run)

@@ -52,20 +52,38 @@ def register(commands: "Commands[Parser]") -> None:
     _finish(parser, run_ls)
 
     parser = group.add_parser(
-        "get", help="read one", summary=GET_SUMMARY, notes=PATHS, examples=GET_EXAMPLES, codes=CODES
+        "get",
+        help="read one",
+        usage="lessor register get NAME [options]",
+        summary=GET_SUMMARY,
+        notes=PATHS,
+        examples=GET_EXAMPLES,
+        codes=CODES,
     )
     add_name(parser, "of the register")
     _finish(parser, run_get)
 
     parser = group.add_parser(
-        "put", help="write one", summary=PUT_SUMMARY, notes=PUT_NOTES, examples=PUT_EXAMPLES, codes=CODES
+        "put",
+        help="write one",
+        usage="lessor register put NAME VALUE --token N [options]",
+        summary=PUT_SUMMARY,
+        notes=PUT_NOTES,
+        examples=PUT_EXAMPLES,
+        codes=CODES,
     )
     add_name(parser, "of the register", ("VALUE", "what it shall hold"))
     _add_fence(parser)
     _finish(parser, run_put)
 
     parser = group.add_parser(
-        "erase", help="remove one", summary=ERASE_SUMMARY, notes=PATHS, examples=ERASE_EXAMPLES, codes=CODES
+        "erase",
+        help="remove one",
+        usage="lessor register erase NAME --token N [options]",
+        summary=ERASE_SUMMARY,
+        notes=PATHS,
+        examples=ERASE_EXAMPLES,
+        codes=CODES,
     )
     add_name(parser, "of the register")
     _add_fence(parser)

@@ -9,7 +9,7 @@ from . import exit_codes
 from .claims import line_of
 from .names import PATHS, add_name, called, path_of, shown
 from .options import Commands, Parser, add_all, add_client, add_group, add_json, client, command_of, positive
-from .output import complain, confirmed, data_fields, print_json, shown_data, table
+from .output import complain, confirmed, counted, data_fields, print_json, shown_data, table
 from .show import all_as_json, print_all
 
 SUMMARY = "List the semaphores that were created: how many units each has, how many are held, and who waits."
@@ -78,7 +78,15 @@ def register(commands: "Commands[Parser]") -> None:
 
 
 def _add(group: "Commands[Parser]", name: str, help: str, summary: str, examples: str) -> Parser:  # noqa: A002
-    parser = group.add_parser(name, help=help, summary=summary, notes=PATHS, examples=examples, codes=CODES)
+    parser = group.add_parser(
+        name,
+        help=help,
+        usage=f"lessor semaphore {name} NAME [options]",
+        summary=summary,
+        notes=PATHS,
+        examples=examples,
+        codes=CODES,
+    )
     add_name(parser, "of the semaphore")
     return parser
 
@@ -142,7 +150,7 @@ def run_delete(options: argparse.Namespace) -> int:
     with client(options) as service:
         if options.force:
             line = line_of(path, service.describe(path))
-            used = f"{len(line.holders)} holders and {len(line.waiting)} who wait"
+            used = f"{counted(len(line.holders), 'holder')} and {len(line.waiting)} in line"
             question = f"Semaphore {called(path)} has {used}; they lose it. Delete it?"
             if not confirmed(command, question, yes=options.yes):
                 return exit_codes.FAILED

@@ -11,7 +11,7 @@ from . import exit_codes
 from .claims import Line, as_json, holder_json, line_of, mode, resource_at
 from .names import PATHS, Path, add_name, called, path_of, shown
 from .options import Commands, Parser, add_client, add_json, client
-from .output import complain, data_fields, print_json, printable, short, shown_data, table
+from .output import complain, counted, data_fields, print_json, printable, short, shown_data, table
 
 SUMMARY = "Show all about one name: who holds it, since when and until when, who waits, and why it is not free."
 NOTES = (
@@ -133,7 +133,7 @@ def print_all(namespace: str, line: Line, about: Description, above: dict[Path, 
         for place, view in enumerate(line.waiting, start=1):
             _print_waiter(place, view, line.path)
     if line.observing:
-        _say("observing", f"{line.observing} wait until it is free, without a place in line")
+        _say("observing", f"{counted(line.observing, 'waits', 'wait')} until it is free, without a place in line")
     if about.pins:
         _say("pinned by", ", ".join(map(printable, about.pins)) + "; while it is pinned its leases do not expire")
     for path, lapse in above.items():

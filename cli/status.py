@@ -8,7 +8,7 @@ from ..client.status import ClusterStatus, NodeStatus, ask_status
 from ..transport.names import host_of, unresolved
 from . import exit_codes
 from .options import Commands, Parser, add_endpoints, add_json, add_request_timeout
-from .output import complain, print_json, short, table
+from .output import complain, counted, print_json, short, table
 
 SUMMARY = "Ask every endpoint how its node is: who leads, what is chosen and applied, what is held and waited for."
 NOTES = """
@@ -21,6 +21,8 @@ lessor status --json | jq '.nodes[] | select(.role == "leader") | .id'
 """
 
 HEADER = "NODE ENDPOINT ROLE BALLOT LEADER CHOSEN APPLIED CLOCK HELD WAITING SESSIONS VERSION".split()
+KEPT = ("namespaces", "semaphores", "pins", "registers", "lapsed")
+"""What the state keeps beside sessions and claims; of namespaces and semaphores those that were created."""
 NUMBERS = "CHOSEN APPLIED CLOCK HELD WAITING SESSIONS".split()
 
 
@@ -41,6 +43,8 @@ def run(options: argparse.Namespace) -> int:
         print_json({"nodes": [as_json(node) for node in cluster.nodes]})
     else:
         print(_table(cluster))
+        if cluster.answers:
+            print(_kept(cluster))
         if options.counters:
             _print_counters(cluster)
     if cluster.healthy:
@@ -79,6 +83,7 @@ def as_json(node: NodeStatus) -> dict[str, Any]:
         "held": answer and answer.held,
         "waiting": answer and answer.waiting,
         "sessions": answer and answer.sessions,
+        **{name: answer and getattr(answer, name) for name in KEPT},
         "revision": answer and answer.revision,
         "version": answer and answer.version,
         "counters": answer and {counter.name: counter.value for counter in answer.counters},
@@ -93,6 +98,13 @@ def _table(cluster: ClusterStatus) -> str:
         if node.answer is None:
             lines[number] = f"{lines[number]:{place}}({node.error})"
     return "\n".join([header, *lines])
+
+
+def _kept(cluster: ClusterStatus) -> str:
+    """Return what is kept beside sessions and claims, by the word of the node that is furthest."""
+    furthest = max(cluster.answers, key=lambda answer: answer.applied_upto)
+    counts = ", ".join(counted(getattr(furthest, name), name.removesuffix("s")) for name in KEPT[:4])
+    return f"kept beside them: {counts}; {counted(furthest.lapsed, 'lease')} lapsed of late"
 
 
 def _row(node: NodeStatus) -> list[Any]:

@@ -265,4 +265,9 @@ class Gateway:
             waiting=summary.waiting,
             revision=summary.revision,
             counters=self.counters,
+            namespaces=summary.namespaces,
+            semaphores=summary.semaphores,
+            pins=summary.pins,
+            registers=summary.registers,
+            lapsed=summary.lapsed,
         )

@@ -72,6 +72,11 @@ class Summary:
     held: int
     waiting: int
     revision: int
+    namespaces: int = 0  # created
+    semaphores: int = 0  # created
+    pins: int = 0
+    registers: int = 0
+    lapsed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +275,11 @@ class Learner:
             state.held,
             state.waiting,
             state.revision,
+            len(state.namespaces.shelf),
+            len(state.semaphores.shelf),
+            len(state.pins.shelf),
+            len(state.registers.shelf),
+            len(state.lapses),
         )
 
     def _save(self, effects: Effects) -> None:

@@ -93,7 +93,7 @@ class Counter:
 @wire(118)
 @dataclass(frozen=True, slots=True)
 class StatusAnswer:
-    """How a node is, as far as it knows itself."""
+    """How a node is, as far as it knows itself; of namespaces and semaphores, those that were created are counted."""
 
     number: int
     node: int
@@ -111,6 +111,11 @@ class StatusAnswer:
     waiting: int
     revision: int
     counters: Annotated[tuple[Counter, ...], MaxItems(64)]
+    namespaces: int = 0
+    semaphores: int = 0
+    pins: int = 0
+    registers: int = 0
+    lapsed: int = 0
 
 
 @wire(119)

@@ -1,4 +1,4 @@
-"""`lessor ls` and `lessor show` against a service in this process."""
+"""`lessor ls` and `lessor show` of plain leases, against a service in this process."""
 
 import threading
 
@@ -12,6 +12,11 @@ from .commands import Run
 
 KEYS = {
     "name",
+    "path",
+    "mode",
+    "count",
+    "holders",
+    "observing",
     "namespace",
     "holder",
     "token",
@@ -24,6 +29,7 @@ KEYS = {
     "data_base64",
     "waiting",
 }
+SHOWN = KEYS | {"overlapping", "semaphore", "pins", "closed_for", "lapsed", "register_version"}
 
 
 @pytest.fixture
@@ -43,7 +49,7 @@ def test_show_tells_all_about_one_lease(service: str, lease: lessor.Lease, waite
     done = run("show", "nightly", "--json", "--endpoints", service)
     assert done.code == 0
     shown = done.json
-    assert set(shown) == KEYS
+    assert set(shown) == SHOWN
     assert (shown["name"], shown["namespace"], shown["holder"]) == ("nightly", "default", "tester")
     assert (shown["token"], shown["ttl"], shown["detached"]) == (lease.token, 30, False)
     assert 0 < shown["expires_in"] <= 30
@@ -63,7 +69,7 @@ def test_show_tells_all_about_one_lease(service: str, lease: lessor.Lease, waite
 def test_show_of_what_nobody_holds_says_no_with_the_same_keys(service: str, run: Run) -> None:
     done = run("show", "free", "--json", "--endpoints", service)
     assert done.code == exit_codes.FAILED
-    assert set(done.json) == KEYS
+    assert set(done.json) == SHOWN
     assert (done.json["name"], done.json["holder"], done.json["waiting"]) == ("free", None, [])
     assert done.err == ""
     text = run("show", "free", "--endpoints", service)
@@ -94,7 +100,7 @@ def test_ls_lists_every_lease_by_name(service: str, client: lessor.Client, run: 
         assert [lease["name"] for lease in leases] == ["a", "b"]
         assert all(set(lease) == KEYS for lease in leases)
         header, *lines = run("ls", "--endpoints", service).out.splitlines()
-        assert header.split() == ["NAME", "HOLDER", "TOKEN", "HELD", "EXPIRES", "WAITING"]
+        assert header.split() == ["NAME", "HOLDER", "TOKEN", "MODE", "HELD", "EXPIRES", "WAITING"]
         assert [line.split()[0] for line in lines] == ["a", "b"]
 
 

@@ -15,6 +15,7 @@ import pytest
 import lessor
 from lessor.cli import exit_codes
 from lessor.cli import lock as cli_lock
+from lessor.client.wants import read, units
 from lessor.transport.ports import free_base_port
 
 from ..support.waiting import until
@@ -75,6 +76,59 @@ def test_the_command_has_the_standard_streams_and_is_told_its_token(service: str
     assert (line, name, namespace) == ("input", "x", "default")
     assert int(token) > before.token
     assert (done.err, done.code) == ("oops\n", 3)
+
+
+def test_several_names_and_paths_are_held_at_once(service: str, client: lessor.Client, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    words = ("lock", "left", "users/42", "--path", "--endpoints", service, "--ttl", "600", "--")
+    process = lessor_process(*words, "sh", "-c", 'echo "$LESSOR_LOCK_NAME"; cat "$0"', str(gate))
+    until(lambda: client.describe("left"), "it is held")
+    assert {resource.path for resource in client.describe("left")[0].resources} == {("left",), ("users", "42")}
+    assert client.try_acquire(("users", "42", "deep")) is None
+    gate.write_text("")
+    assert finish(process).out == "left\nusers/42\n"
+
+
+def test_those_who_read_share_and_who_writes_does_not(service: str, client: lessor.Client) -> None:
+    with client.lock(read("cat")):
+        assert run_process(*lock(service, "cat", "--read", "--timeout", "0"), "true").code == 0
+        done = run_process(*lock(service, "cat", "--timeout", "0"), "true")
+        assert done.code == exit_codes.NOT_ACQUIRED
+        assert "'cat' is not free: held by tester" in done.err
+        assert "(read, token" in done.err
+
+
+def test_units_of_a_semaphore_are_taken_while_there_are_some(service: str, client: lessor.Client) -> None:
+    with client.lock(units("seats", 3, limit=4)):
+        words = ("--count", "1", "--limit", "4", "--timeout", "0")
+        assert run_process(*lock(service, "seats", *words), "true").code == 0
+        done = run_process(*lock(service, "seats", *words, "--count", "2"), "true")
+        assert done.code == exit_codes.NOT_ACQUIRED
+        assert "(3 of 4 units, token" in done.err
+
+
+def test_what_the_service_refuses_is_no_exit_code_of_the_command(service: str, tmp_path: Path) -> None:
+    """Exit code 1 would be the command's own."""
+    done = run_process(*lock(service, "none", "--count", "1", "-E", "0"), "touch", str(tmp_path / "ran"))
+    assert done.code == exit_codes.USAGE
+    assert "no semaphore 'none'" in done.err
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_command_is_told_to_stop_before_it_has_held_for_too_long(service: str) -> None:
+    done = run_process(*lock(service, "x", "--max-hold", "2s", "--grace", "1500ms"), "sleep", "60")
+    assert done.code == exit_codes.LEASE_LOST
+    assert "the lease may be held for 2.0s in all (--max-hold)" in done.err
+
+
+def test_a_name_that_is_closed_for_a_while_says_so(service: str, client: lessor.Client) -> None:
+    client.create_namespace("delayed", lock_delay=60)
+    with lessor.connect(service, "delayed") as there:
+        client.break_lease(there.acquire("x").token, "gone")
+        done = run_process(*lock(service, "x", "--namespace", "delayed", "--timeout", "0"), "true")
+    assert done.code == exit_codes.NOT_ACQUIRED
+    assert "since its last lease lapsed (lock delay)" in done.err
 
 
 def test_while_the_command_runs_nobody_else_gets_in_and_then_at_once(

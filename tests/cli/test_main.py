@@ -10,7 +10,8 @@ import pytest
 
 import lessor
 from lessor.cli import exit_codes
-from lessor.cli.dispatch import code_of, explain
+from lessor.cli.dispatch import code_of
+from lessor.cli.explain import explain
 from lessor.client.errors import AcquireTimeout, ServiceBusy, Unavailable
 from lessor.core.errors import BadRequest, Corrupt, ForeignDatabase
 from lessor.transport.ports import AddressInUse

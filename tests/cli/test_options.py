@@ -8,24 +8,29 @@ from typing import cast
 
 import pytest
 
-from lessor.cli import exit_codes, options, output
+from lessor.cli import exit_codes, names, options, output
 from lessor.cli.dispatch import build_parser
 from lessor.cli.options import Parser, boolean, duration, positive, split_command, variable_of
 
 from .commands import Run
 
 
-def commands() -> dict[str, Parser]:
-    parser = build_parser()
-    action = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    return cast("dict[str, Parser]", action.choices)
+def commands(parser: Parser | None = None) -> dict[str, Parser]:
+    """Every command by its words, those of a command among them: `namespace create`."""
+    found: dict[str, Parser] = {}
+    for action in (parser or build_parser())._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, one in cast("dict[str, Parser]", action.choices).items():
+                found |= {name: one} | {f"{name} {below}": each for below, each in commands(one).items()}
+    return found
 
 
 COMMANDS = sorted(commands())
 
 
 def test_the_commands_of_the_readme_are_there() -> None:
-    assert {"serve", "demo", "lock", "ls", "show", "status", "watch", "bench"} <= set(COMMANDS)
+    assert {"serve", "demo", "lock", "ls", "show", "status", "watch", "bench", "break"} <= set(COMMANDS)
+    assert {"namespace create", "semaphore show", "register put", "pin"} <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -36,7 +41,7 @@ def test_each_flag_has_a_variable_of_the_same_name_and_help_shows_it(command: st
         for flag in action.option_strings
         if flag.startswith("--") and flag != "--help" and not flag.startswith("--no-")
     }
-    help_ = " ".join(run(command, "--help").out.split())
+    help_ = " ".join(run(*command.split(), "--help").out.split())
     if command == "bench":  # must not load a service because of a variable that is set
         flags.remove("--endpoints")
         assert "only as a flag" in help_
@@ -48,7 +53,7 @@ def test_each_flag_has_a_variable_of_the_same_name_and_help_shows_it(command: st
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_says_what_it_does_and_shows_examples(command: str, run: Run) -> None:
-    done = run(command, "--help")
+    done = run(*command.split(), "--help")
     assert done.code == 0
     assert "examples:\n  lessor" in done.out
     assert commands()[command].description
@@ -57,7 +62,7 @@ def test_help_says_what_it_does_and_shows_examples(command: str, run: Run) -> No
 def test_what_lock_tells_its_command_is_no_option_of_any() -> None:
     """A `lessor` that runs inside of `lessor lock` must not take what it finds for its own settings."""
     variables = {variable for parser in commands().values() for variable in parser.variables().values()}
-    assert not [variable for variable in variables if variable.startswith("LESSOR_LOCK_")]
+    assert variables.isdisjoint({"LESSOR_LOCK_NAME", "LESSOR_LOCK_NAMESPACE", "LESSOR_LOCK_TOKEN"})
 
 
 def codes_in(text: str) -> set[int]:
@@ -77,12 +82,12 @@ def test_the_help_names_every_exit_code(run: Run) -> None:
     [("serve", {0, 1, 2, 70, 78}), ("lock", {2, 120, 121, 122, 126, 127, 128}), ("show", {0, 1, 2, 121, 128})],
 )
 def test_the_help_of_a_command_names_its_own_exit_codes(command: str, codes: set[int], run: Run) -> None:
-    assert codes_in(run(command, "--help").out) == codes
+    assert codes_in(run(*command.split(), "--help").out) == codes
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_help_says_how_times_and_variables_are_read(command: str, run: Run) -> None:
-    out = run(command, "--help").out
+    out = run(*command.split(), "--help").out
     assert exit_codes.USAGE in codes_in(out)
     assert "A TIME is a number of seconds, or 250ms" in out
     assert max(map(len, out.splitlines())) <= 120
@@ -136,7 +141,7 @@ def test_a_name_may_begin_with_a_dash_if_it_stands_behind_two(command: str) -> N
         before, behind = split_command([command, *arguments])
         found = build_parser().parse_args(before)
         left = found.parser.take_behind(found, behind)
-        return found.name, left
+        return (found.name[0] if command == "lock" else found.name), left
 
     run = ("--", "true", "--", "-y") if command == "lock" else ()
     expected = ["true", "--", "-y"] if command == "lock" else None
@@ -160,7 +165,24 @@ def test_a_name_may_begin_with_a_dash_if_it_stands_behind_two(command: str) -> N
         (("lock",), "NAME"),
         (("lock", "x"), "put the command behind --"),
         (("lock", "x", "--"), "put the command behind --"),
-        (("lock", "x", "true"), "unknown argument true"),
+        (("lock", "x", "true"), "put the command behind --"),
+        (("show", "x", "y"), "unknown argument y"),
+        (("show", "x", "--json", "y", "z"), "unknown argument y"),
+        (("show", "--path", "a//b"), "a segment of a path has at least one letter"),
+        (("break", "x"), "still needed: --reason (or LESSOR_REASON)"),
+        (("break", "--reason", "r"), "either NAME or --token"),
+        (("break", "x", "--token", "1", "--reason", "r"), "either NAME or --token"),
+        (("break", "x", "--token", "0", "--reason", "r"), "from 1 on"),
+        (("pin", "x"), "an ENTITY is needed"),
+        (("register", "put", "x", "y"), "still needed: --token"),
+        (("register", "put", "x", "y", "--token", "1", "--version", "-1"), "--version"),
+        (("namespace",), "COMMAND"),
+        (("namespace", "alter", "x"), "say what to change"),
+        (("semaphore", "create", "x"), "still needed: --limit"),
+        (("lock", "x", "--read", "--count", "2", "--", "true"), "exclude each other"),
+        (("lock", "x", "--limit", "2", "--", "true"), "--limit goes with --count"),
+        (("lock", "x", "--max-hold", "1", "--", "true"), "--max-hold is more than --grace"),
+        (("watch", "--below"), "--below goes with a NAME"),
         (
             ("lock", "-x", "--", "true"),
             "argument -x; a name that begins with - goes behind --, as in: lessor lock -- -NAME",
@@ -228,7 +250,18 @@ def test_switches_are_read_as_people_write_them(text: str, *, value: bool) -> No
     assert boolean(text) is value
 
 
-@pytest.mark.parametrize("module", [options, output])
+def test_names_may_stand_anywhere_among_the_options() -> None:
+    def taken(*arguments: str) -> argparse.Namespace:
+        found, unknown = build_parser().parse_known_args(arguments)
+        found.parser.take_extras(found, unknown)
+        return found
+
+    assert taken("lock", "a", "--read", "b", "--ttl", "5", "c").name == ["a", "b", "c"]
+    found = taken("register", "put", "x", "--token", "3", "value")
+    assert (found.name, found.value) == ("x", "value")
+
+
+@pytest.mark.parametrize("module", [options, output, names])
 def test_the_examples_in_the_sources_are_true(module: types.ModuleType) -> None:
     found = doctest.testmod(module)
     assert found.attempted

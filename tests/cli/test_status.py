@@ -1,12 +1,14 @@
 """`lessor status` against a service in this process, and against nobody."""
 
+import lessor
 from lessor.cli import exit_codes
 
+from ..support.waiting import until
 from .commands import Run
 
 KEYS = set(
     "id endpoint error cluster role ballot leader leader_endpoint chosen applied clock_ms held waiting sessions "
-    "revision version counters".split()
+    "revision version counters namespaces semaphores pins registers lapsed".split()
 )
 NOBODY = "tcp://127.0.0.1:9"
 
@@ -25,11 +27,28 @@ def test_a_healthy_node_is_told_with_everything_it_knows(service: str, run: Run)
 
 def test_the_table_has_a_line_for_each_endpoint(service: str, run: Run) -> None:
     done = run("status", "--endpoints", f"{service},{NOBODY}", "--request-timeout", "1")
-    header, answers, silent = done.out.splitlines()
+    header, answers, silent, kept = done.out.splitlines()
     assert header.split()[:5] == ["NODE", "ENDPOINT", "ROLE", "BALLOT", "LEADER"]
     assert answers.split()[:3] == ["1", service, "leader"]
     assert silent.split()[:2] == ["?", NOBODY]
     assert "cannot be reached" in silent
+    assert kept.startswith("kept beside them: ")
+
+
+def test_what_is_kept_beside_leases_is_counted(service: str, client: lessor.Client, run: Run) -> None:
+    client.create_namespace("counted")
+    client.create_semaphore("seats", 2)
+    client.pin("x", "me")
+    lease = client.acquire("x")
+    lease.write(b"state")
+    client.break_lease(lease.token, "for the count")
+
+    def counts() -> bool:  # a node tells of itself what it was some moments ago
+        (node,) = run("status", "--json", "--endpoints", service).json["nodes"]
+        return [node[name] for name in ("namespaces", "semaphores", "pins", "registers", "lapsed")] == [1] * 5
+
+    until(counts, "each was counted")
+    assert "1 namespace, 1 semaphore, 1 pin, 1 register; 1 lease lapsed" in run("status", "--endpoints", service).out
 
 
 def test_a_node_that_does_not_answer_has_the_same_keys(run: Run) -> None:

@@ -1,16 +1,20 @@
 """`lessor watch` against services in this process."""
 
+import argparse
 import json
 import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
 import lessor
 from lessor.cli import exit_codes
+from lessor.cli import watch as cli_watch
+from lessor.client.asks import Events
+from lessor.client.wants import write
 
 from .commands import finish, lessor_process, read_until
 
@@ -58,6 +62,58 @@ def test_only_what_was_asked_for_is_told(service: str, client: lessor.Client) ->
         assert [event["name"] for event in events(other, 4)] == ["wanted too"] * 2 + ["wanted"] * 2
         kinds = [event["kind"] for event in events(everything, 5)]
         assert kinds == ["session_opened", "granted", "released", "granted", "released"]
+
+
+def test_what_lies_below_a_path_is_told_when_asked_for(service: str, client: lessor.Client) -> None:
+    with (
+        watching(service, "--path", "users", "--json") as one,
+        watching(service, "--path", "users", "--below", "--json") as below,
+    ):
+        for want in (("users", "42"), ("others",), ("users",)):
+            client.acquire(want).release()
+        client.acquire([write("first"), write("users", "43")]).release()
+        assert [event["path"] for event in events(one, 2)] == [["users"]] * 2
+        told = events(below, 6)
+        assert [event["path"] for event in told] == [["users", "42"]] * 2 + [["users"]] * 2 + [["first"]] * 2
+        assert told[-1]["others"] == [["users", "43"]]
+
+
+def test_what_happened_since_a_revision_is_told_first_and_nothing_twice(service: str, client: lessor.Client) -> None:
+    with watching(service, "again", "--json") as process:
+        lease = client.acquire("again")
+        (granted,) = events(process, 1)
+        client.break_lease(lease.token, "out of order")
+        (broken,) = events(process, 1)
+    assert (broken["kind"], broken["why"]) == ("broken", "out of order")
+    with watching(service, "again", "--json", "--since", str(granted["revision"])) as process:
+        assert events(process, 1)[0]["revision"] == broken["revision"]
+        client.acquire("again").release()
+        assert [event["kind"] for event in events(process, 2)] == ["granted", "released"]
+
+
+def test_what_is_not_remembered_any_more_is_told_as_missed(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pages = [Events((), 7, 5), Events((), 7, 0)]
+    asked: list[int] = []
+
+    class Forgetful:
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def events(self, _name: object, *, since: int, below: bool) -> Events:
+            assert below
+            asked.append(since)
+            return pages[len(asked) - 1]
+
+    monkeypatch.setattr(cli_watch, "client", lambda _: Forgetful())
+    options = argparse.Namespace(all=False, below=False, json=True)
+    assert cli_watch._tell_past(2, (), options) == 7
+    assert asked == [2, 7]
+    assert json.loads(capfd.readouterr().out) == {"kind": "missed", "first": 3, "last": 5, "count": 3}
 
 
 def test_people_read_lines(service: str, client: lessor.Client) -> None:

@@ -104,7 +104,7 @@ hold_until_ms
 115 Notice session clock_ms status
 116 StatusRequest number
 117 Counter name value
-118 StatusAnswer number node cluster version role ballot leader leader_endpoint chosen_upto applied_upto clock_ms \
+118 StatusAnswer number node cluster version role ballot leader leader_endpoint chosen_upto applied_upto clock_ms \ namespaces semaphores pins registers lapsed
 sessions held waiting revision counters
 119 SessionStolen session attach
 120 StateHeader applied_upto clock_ms base_ms term last_token last_claim last_session revision last_item

@@ -411,7 +411,7 @@ def test_of_too_many_sessions_the_one_heard_least_recently_gets_no_pushes(
 
 
 def test_the_status_tells_what_the_node_knows_of_itself(leader: Desk) -> None:
-    leader.step(Summary(40, 39, 5_000, 3, 2, 1, 17), Counters((Counter("packets_malformed", 4),)))
+    leader.step(Summary(40, 39, 5_000, 3, 2, 1, 17, 9, 8, 7, 6, 5), Counters((Counter("packets_malformed", 4),)))
     assert leader.step(FromClient(BOB, StatusRequest(12))) == [
         (
             BOB,
@@ -432,6 +432,11 @@ def test_the_status_tells_what_the_node_knows_of_itself(leader: Desk) -> None:
                 waiting=1,
                 revision=17,
                 counters=(Counter("packets_malformed", 4),),
+                namespaces=9,
+                semaphores=8,
+                pins=7,
+                registers=6,
+                lapsed=5,
             ),
         )
     ]

@@ -92,6 +92,12 @@ def test_a_strict_service_opens_no_session_in_a_namespace_that_there_is_not() ->
     assert code(desk.do(OpenSession(b"z" * 16, 1000, "", "n"), strict=True)) == "no_such_namespace"
 
 
+def test_in_a_strict_service_the_first_namespace_can_be_created_by_a_session_in_the_default_one() -> None:
+    desk = Desk()
+    assert not isinstance(desk.do(OpenSession(b"z" * 16, 1000, "", "default"), strict=True), Failed)
+    assert code(desk.do(claim("x", namespace="default"), strict=True)) == "no_such_namespace"
+
+
 def test_the_default_ttl_is_that_of_a_claim_that_names_none() -> None:
     desk = Desk(default_ttl_ms=700)
     assert desk.take("x").expires_at_ms == 700

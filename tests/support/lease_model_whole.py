@@ -175,7 +175,7 @@ class LeaseModel(ClaimsModel):
             return self.look(operation)
         match operation:
             case OpenSession():
-                if command.strict and operation.namespace not in self.configs:
+                if command.strict and operation.namespace not in (*self.configs, "default"):
                     return failed("no_such_namespace")
                 return self.open_session(operation)
             case AttachSession():
