@@ -104,8 +104,8 @@ hold_until_ms
 115 Notice session clock_ms status
 116 StatusRequest number
 117 Counter name value
-118 StatusAnswer number node cluster version role ballot leader leader_endpoint chosen_upto applied_upto clock_ms \ namespaces semaphores pins registers lapsed
-sessions held waiting revision counters
+118 StatusAnswer number node cluster version role ballot leader leader_endpoint chosen_upto applied_upto clock_ms \
+sessions held waiting revision counters namespaces semaphores pins registers lapsed
 119 SessionStolen session attach
 120 StateHeader applied_upto clock_ms base_ms term last_token last_claim last_session revision last_item
 121 KeptReply number result
