@@ -22,6 +22,7 @@ from .errors import AcquireTimeout, ClientClosed, LeaseLost, ServiceBusy, Unavai
 from .lease import BaseLease, LeaseView
 from .loop_caller import LoopCaller
 from .news import check_on_lost
+from .recipes.aio_groups import Recipes
 from .refusals import refused
 from .scope import Scope
 from .states import LeaseState
@@ -197,7 +198,7 @@ class Lock:
         await lease.__aexit__(kind, error, trace)
 
 
-class Client(BaseClient, AsyncModel):
+class Client(BaseClient, AsyncModel, Recipes):
     """A client of the service. One is enough: all tasks of an event loop may use it."""
 
     def __init__(

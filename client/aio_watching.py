@@ -44,6 +44,11 @@ class Watch:
         """Where to go on: `client.watch(..., since=revision)` tells what comes after what this one has told."""
         return self._course.revision
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
     async def next(self, timeout: Duration | None = None) -> Told | None:  # noqa: ASYNC109 - as in the other face
         """Return what happened next; None if nothing did in time, or if the watch was closed.
 

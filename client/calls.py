@@ -11,11 +11,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..core import limits
-from ..core.commands import SESSIONLESS, CloseSession, OpenSession, Operation, Ping, Renew
+from ..core import limits, requests
+from ..core.commands import (
+    ATTACH_STEP,
+    SESSIONLESS,
+    AttachSession,
+    CloseSession,
+    OpenSession,
+    Operation,
+    Ping,
+    Renew,
+)
 from ..core.errors import BadRequest, LessorError, Malformed
 from ..core.requests import Answer, Busy, Notice, Redirect, Rejected, Request
-from ..core.results import SESSION_EXPIRED, SESSION_STOLEN, Failed
+from ..core.results import FAILURES, SESSION_EXPIRED, SESSION_STOLEN, Failed
 from ..transport.packets import decode_packet, encode_packet
 from .clock import Anchor
 from .errors import Unavailable
@@ -45,7 +54,7 @@ WINDOW = limits.REPLIES_PER_SESSION_MAX // 4
 """So many requests may be without an answer at once; others wait here for their turn, since the service keeps no more
 answers than four times this for a session. What keeps leases and sessions alive may go beyond, up to half of that."""
 
-URGENT = (Ping, Renew, CloseSession, OpenSession)
+URGENT = (Ping, Renew, CloseSession, OpenSession, AttachSession)
 
 DATA_BYTES_PER_PACKET = limits.PACKET_BYTES_MAX // 2
 """The data of the requests in one packet, before the last: with their names they stay below the largest packet."""
@@ -128,6 +137,7 @@ class Calls:
         self.anchor = Anchor()
         self.now_ms = 0
         self.session = 0
+        self.attach = 0
         self.wake_ms: int | None = None
         self._luck = luck
         self._hooks = hooks
@@ -162,6 +172,11 @@ class Calls:
         call.number = self._last_number
         self._open[call.number] = call
         self._due.append(call)
+
+    def attached(self, attach: int) -> None:
+        """Number all requests from now on so that they are told from those of whoever had the session before."""
+        self.attach = attach
+        self._last_number = max(self._last_number, attach * ATTACH_STEP)
 
     def begin_later(self, call: Call) -> None:
         """Give a call its number, and have it sent after a short random while."""
@@ -228,6 +243,8 @@ class Calls:
                     self._busy(number)
                 case Rejected(number, reason):
                     self._rejected(number, reason)
+                case requests.SessionStolen(session, attach) if session == self.session and attach > self.attach:
+                    self._stolen(FAILURES[SESSION_STOLEN])
                 case _:
                     pass
 
@@ -302,13 +319,16 @@ class Calls:
         elif result.code == SESSION_EXPIRED and not isinstance(call.operation, SESSIONLESS):
             self._hooks.on_session_expired(call)
         elif result.code == SESSION_STOLEN:
-            error = SessionStolen(result.detail)
-            # what was asked before it was stolen may have had its effect, or may be the thief's by now
-            error.indefinite = True
-            self._hooks.on_misunderstood(error)
-            call.on_done(error)
+            call.on_done(self._stolen(result.detail))
         else:
             call.on_done(refusal(result, doubtful=call.doubtful))
+
+    def _stolen(self, detail: str) -> SessionStolen:
+        error = SessionStolen(detail)
+        # what was asked before it was stolen may have had its effect, or may be the thief's by now
+        error.indefinite = True
+        self._hooks.on_misunderstood(error)
+        return error
 
     def _redirect(self, endpoint: str, redirect: Redirect) -> None:
         call = self._open.get(redirect.number)

@@ -72,6 +72,10 @@ class Leases:
         """Return what is held, and what is laid down."""
         return [*self.held.values(), *self._laid_down.values()]
 
+    def find(self, token: int) -> LeaseRecord | None:
+        """Return the lease of a token, held or laid down."""
+        return self.held.get(token) or self._laid_down.get(token)
+
     def add(self, lease: LeaseRecord, max_hold_ms: int, progress_ms: int) -> None:
         """Begin to hold a lease."""
         now_ms = self._calls.now_ms
@@ -145,7 +149,7 @@ class Leases:
 
     def gone(self, status: ClaimStatus) -> None:
         """Learn from the service that a grant has ended."""
-        lease = self.held.get(status.token) or self._laid_down.get(status.token)
+        lease = self.find(status.token)
         if lease is not None:
             self._gone(lease, status)
 

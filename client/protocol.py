@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..core import limits
 from ..core.commands import (
     DEFAULT_NAMESPACE,
+    FOREVER,
     SESSIONLESS,
+    Adopt,
     Cancel,
     Claim,
     CloseSession,
@@ -21,16 +22,19 @@ from ..core.commands import (
     Ping,
     Release,
     Renew,
+    TokenHeld,
     Transact,
 )
 from ..core.errors import LessorError
 from ..core.requests import Notice
+from ..core.resources import Mode
 from ..core.results import (
     FREE,
     Cancelled,
     ClaimPhase,
     ClaimStatus,
     Declined,
+    NotHeld,
     Pong,
     SessionOpened,
     Transacted,
@@ -38,8 +42,11 @@ from ..core.results import (
 from .calls import Call, Calls, Hooks, Packet
 from .clock import Anchor
 from .errors import AcquireTimeout, ClientClosed, ServiceBusy, Unavailable
+from .heritage import Attaching, Heritage, SessionTicket, parted
 from .leases import NOT_HELD, Leases
-from .records import Acquire, LeaseRecord, LeaseState, Terms
+from .pings import Pings
+from .records import Acquire, LeaseRecord, LeaseState, Terms, granted
+from .refusals import SessionStolen
 from .states import Loss
 
 __all__ = ["NOT_HELD", "WITHDRAW_GRACE_MS", "Acquire", "LeaseRecord", "LeaseState", "Protocol", "Terms"]
@@ -54,6 +61,7 @@ CLOSED = "the client was closed while it waited"
 class _Session:
     number: int
     expires_at_ms: int
+    ticket: SessionTicket
 
 
 class Protocol:
@@ -67,6 +75,7 @@ class Protocol:
         description: str,
         luck: Callable[[], float],
         namespace: str = DEFAULT_NAMESPACE,
+        ticket: SessionTicket | None = None,
     ) -> None:
         """Start with no session; one is opened when it is first needed.
 
@@ -77,9 +86,10 @@ class Protocol:
             description: of the session, for operators.
             luck: draws a number in [0, 1), to jitter renewals.
             namespace: of the session: its settings are those of its namespace.
+            ticket: of a session to be taken over, instead of opening one.
         """
         self._namespace = namespace
-        hooks = Hooks(self._notice, self._session_ended, self._ask_soon, self.fail_all)
+        hooks = Hooks(self._notice, self._session_ended, lambda: self._pings.ask_soon(), self.fail_all)
         self._calls = Calls(endpoints, luck, hooks)
         self.closed = False
         self.session: _Session | None = None
@@ -87,7 +97,7 @@ class Protocol:
         self._leases = Leases(
             self._calls,
             self.call,
-            lambda lease: self._give_back(lease.token),
+            self._give_up,
             luck,
             session_timeout_ms,
             self._session_until_ms,
@@ -96,12 +106,14 @@ class Protocol:
         self._description = description
         self._blocked: list[Call] = []  # they wait for the session
         self._opening: Call | None = None
+        self._ticket = ticket
+        self._attaching: Attaching | None = None
+        self._inherited: list[LeaseRecord] = []
         self._waiting: dict[int, Acquire] = {}
         self._acquires: dict[int, Acquire] = {}
         self._closing: Call | None = None
-        self._ping: Call | None = None
-        self._ping_at_ms = 0
-        self._turn = 0
+        self._pings = Pings(self._calls, session_timeout_ms, self._waiting, self._leases, self._ponged)
+        self._failure = ""
 
     @property
     def now_ms(self) -> int:
@@ -144,7 +156,7 @@ class Protocol:
         call = Call(operation, on_done, deadline_ms)
         self._calls.wake_by(deadline_ms)
         if self.closed:
-            on_done(ClientClosed("the client is closed"))
+            on_done(ClientClosed("the client is closed" + (self._failure and f": {self._failure}")))
         else:
             self._begin(call)
         return call
@@ -166,6 +178,9 @@ class Protocol:
         auto_renew: bool = True,
     ) -> Acquire:
         """Begin to acquire; `on_done` gets the LeaseRecord, a Denied, or an error."""
+        if operation.wait_ms and operation.resources[0].mode == Mode.OBSERVE:
+            # so that the end of its claim can only mean that it has seen what it came for
+            operation = replace(operation, wait_ms=FOREVER)
         acquire = Acquire(operation, on_done, deadline_ms, terms if auto_renew else replace(terms, auto_renew=False))
         self._acquires[id(acquire)] = acquire
         self._calls.wake_by(deadline_ms)
@@ -181,7 +196,16 @@ class Protocol:
             self._withdraw(acquire)
 
     def release(self, lease: LeaseRecord, on_done: Callable[[Any], None], deadline_ms: int | None) -> None:
-        """Give a lease back. It counts as released from now on; a request in vain goes on in the background."""
+        """Give a lease back. It counts as released from now on; a request in vain goes on in the background.
+
+        One that is over may be somebody else's by now, under the same token, if he had its ticket.
+        """
+        if lease.over:
+            if self._is_of_this_session(lease):
+                self.call(Cancel(lease.claim), on_done, deadline_ms)
+            else:
+                on_done(NotHeld())
+            return
 
         def done(result: Any) -> None:
             if isinstance(result, ServiceBusy | Unavailable):
@@ -201,6 +225,33 @@ class Protocol:
 
         self.call(Release(token), done, None)
 
+    def release_token(self, token: int, on_done: Callable[[Any], None], deadline_ms: int | None) -> None:
+        """Give back the grant of a token, which may well be that of a lease of this client (P3)."""
+        lease = self._leases.find(token)
+        if lease is not None:
+            self.release(lease, on_done, deadline_ms)
+        else:
+            self.call(Release(token), on_done, deadline_ms)
+
+    def _give_up(self, lease: LeaseRecord) -> None:
+        """Give back what was lost here, but not what somebody else has taken over; without its session it ends."""
+        if self._is_of_this_session(lease):
+            self._cancel(lease.claim, _ignore)
+        elif lease.loss is Loss.MAX_HOLD:
+            self._give_back(lease.token)
+
+    def _is_of_this_session(self, lease: LeaseRecord) -> bool:
+        return self.session is not None and lease.session == self.session.number
+
+    def _cancel(self, claim: int, on_done: Callable[[Any], None]) -> None:
+        def done(result: Any) -> None:
+            if isinstance(result, ServiceBusy | Unavailable):
+                self._begin_later(Cancel(claim), done)
+            else:
+                on_done(result)
+
+        self._begin(Call(Cancel(claim), done, None))
+
     def _begin_later(self, operation: Operation, on_done: Callable[[Any], None]) -> None:
         if self.session is None:
             self.call(operation, on_done, None)  # to wait for a session is to wait
@@ -215,7 +266,8 @@ class Protocol:
 
         def done(result: Any) -> None:
             declined = isinstance(result, Declined) or (isinstance(result, LessorError) and not result.indefinite)
-            self._leases.take_up(laid_down, released=not declined)
+            vanished = _not_held(operation, result) if isinstance(result, Declined) else 0
+            self._leases.take_up(laid_down, released=not declined, vanished=vanished)
             if not declined and not isinstance(result, Transacted):
                 for lease in laid_down:
                     self._give_back(lease.token)
@@ -233,9 +285,31 @@ class Protocol:
 
         self.call(Renew(lease.token, ttl_ms), done, deadline_ms)
 
-    def adopt(self, lease: LeaseRecord, terms: Terms) -> None:
-        """Hold from now on a lease that somebody else was granted, as its ticket and a renewal have shown."""
+    def hold(self, lease: LeaseRecord, terms: Terms) -> None:
+        """Hold from now on a lease that somebody else was granted; of an object that had it before it is lost."""
+        before = self._leases.find(lease.token)
+        if before is not None:
+            self._leases.end(before, LeaseState.LOST, "it was resumed by this client itself", Loss.TAKEN_OVER)
+        lease.auto_renew = terms.auto_renew
         self._leases.add(lease, terms.max_hold_ms, terms.progress_ms)
+
+    def recover(self, on_done: Callable[[Any], None], deadline_ms: int | None) -> None:
+        """Have `on_done` get the leases that the session held when it was attached, those that still are; once."""
+
+        def done(result: Any) -> None:
+            found, self._inherited = self._inherited, []
+            on_done([lease for lease in found if not lease.over] if isinstance(result, Pong) else result)
+
+        self.call(Ping(()), done, deadline_ms)
+
+    def session_ticket(self, on_done: Callable[[Any], None], deadline_ms: int | None) -> None:
+        """Have `on_done` get the ticket of the session."""
+
+        def done(result: Any) -> None:
+            known = isinstance(result, Pong) and self.session is not None
+            on_done(self.session.ticket if known and self.session is not None else result)
+
+        self.call(Ping(()), done, deadline_ms)
 
     def progress(self, lease: LeaseRecord) -> None:
         """Learn that the work under a lease goes on, so that it is renewed on."""
@@ -259,7 +333,7 @@ class Protocol:
                 self.call(Cancel(acquire.claim), _ignore, deadline_ms)
             doubt = bool(acquire.claim) or acquire.ghost or (acquire.call is not None and acquire.call.indefinite)
             self._finish(acquire, ClientClosed(CLOSED, indefinite=doubt))
-        for lease in list(self.leases.values()):
+        for lease in self._leases.every():
             if not lease.detached:
                 self._leases.let_go(lease, "the client was closed")
                 if self.session is None or lease.session != self.session.number:
@@ -283,14 +357,15 @@ class Protocol:
     def fail_all(self, error: LessorError) -> None:
         """End everything under way with an error: the client is broken or gone."""
         self.closed, self._leases.renewing = True, False
+        self._failure = str(error)
+        self.lose_all(str(error), Loss.STOLEN if isinstance(error, SessionStolen) else Loss.FAILED)
         for acquire in list(self._acquires.values()):
             self._finish(acquire, error)
         self.end_calls(error)
-        self.lose_all(str(error), Loss.FAILED)
 
     def lose_all(self, reason: str, loss: Loss) -> None:
         """Call every lease lost."""
-        for lease in list(self.leases.values()):
+        for lease in self._leases.every():
             self._leases.end(lease, LeaseState.LOST, reason, loss)
 
     def end_calls(self, error: LessorError | None = None) -> None:
@@ -322,7 +397,7 @@ class Protocol:
 
     def suspended(self, now_ms: int) -> None:
         """Learn that the machine was asleep until now."""
-        self.now_ms = self._ping_at_ms = now_ms
+        self.now_ms = self._pings.at_ms = now_ms
         self._leases.suspended()
 
     def tick(self, now_ms: int) -> None:
@@ -356,9 +431,9 @@ class Protocol:
             self._calls.wake_by(call.deadline_ms)
         for acquire in self._acquires.values():
             self._calls.wake_by(acquire.deadline_ms)
-        if self.session is not None and self._ping is None and not self.closed:
-            self._calls.wake_by(self._ping_at_ms)
-        for lease in self.leases.values():
+        if self.session is not None and self._pings.call is None and not self.closed:
+            self._calls.wake_by(self._pings.at_ms)
+        for lease in self._leases.every():
             self._leases.wake_for(lease)
 
     def _notice(self, notice: Notice) -> None:
@@ -381,12 +456,12 @@ class Protocol:
 
     def _claimed(self, acquire: Acquire, result: Any) -> None:
         if isinstance(result, ClaimStatus):
-            if acquire.finished or acquire.withdrawing:
-                self._withdraw_claim(acquire, result.claim)
-            elif result.phase == ClaimPhase.GONE:
+            if result.phase == ClaimPhase.GONE:
                 self._finish(acquire, result)  # of an observer: it has seen what it came for, or may not wait for it
+            elif acquire.finished or acquire.withdrawing:
+                self._withdraw_claim(acquire, result.claim)
             elif result.phase == ClaimPhase.HELD:
-                self._granted(acquire, result, told_by_answer=True)
+                self._granted(acquire, result)
             else:
                 acquire.claim = result.claim
                 acquire.waiters_ahead = result.waiters_ahead
@@ -398,21 +473,22 @@ class Protocol:
         if self._closing is not None and not self._unsettled() and self._forget(self._closing):
             self._begin(self._closing)
 
-    def _claim_status(self, status: ClaimStatus, *, told_by_answer: bool = False) -> None:
+    def _claim_status(self, status: ClaimStatus) -> None:
         acquire = self._waiting.get(status.claim)
         if acquire is None:
             return
         if status.phase == ClaimPhase.HELD:
-            self._granted(acquire, status, told_by_answer=told_by_answer)
+            self._granted(acquire, status)
         elif status.phase == ClaimPhase.GONE:
             del self._waiting[status.claim]
-            if acquire.observes and not acquire.withdrawing and status.why in ("", FREE):
-                # without a reason its session has ended: what it observed may have, too, and it has to look again
-                self._finish(acquire, status) if status.why else self._claim(acquire)
+            if acquire.observes and not acquire.withdrawing:
+                # its session lives, and waits for it without end: nothing but this ends its claim, though the push that
+                # said so may have been lost
+                self._finish(acquire, replace(status, why=FREE))
             elif acquire.withdrawing or (acquire.deadline_ms is not None and self.now_ms >= acquire.deadline_ms):
                 self._finish(acquire, _timed_out(acquire, indefinite=False))
             else:
-                self._claim(acquire)  # it went before its time: the session had ended, or somebody removed it
+                self._claim(acquire)  # it went before its time: somebody removed it
         else:
             acquire.waiters_ahead = status.waiters_ahead
 
@@ -421,49 +497,34 @@ class Protocol:
 
         def done(result: Any) -> None:
             if isinstance(result, Pong):
-                for status in result.claims:
-                    self._claim_status(status, told_by_answer=True)
+                self._ponged(result)
 
         self._begin(Call(Ping((claim,)), done, None))
 
-    def _granted(self, acquire: Acquire, status: ClaimStatus, *, told_by_answer: bool) -> None:
+    def _granted(self, acquire: Acquire, status: ClaimStatus) -> None:
         self._waiting.pop(status.claim, None)
         if acquire.finished or acquire.withdrawing:
             self._withdraw_claim(acquire, status.claim)
             return
-        claim = acquire.operation
-        lease = LeaseRecord(
-            namespace=claim.namespace,
-            path=claim.resources[0].path,
-            resources=claim.resources,
-            holder=claim.holder,
-            data=claim.data,
-            claim=status.claim,
-            token=status.token,
-            ttl_ms=status.ttl_ms,  # the namespace may have one for those who ask for none
-            bound_ms=status.hold_until_ms,
-            expires_at_ms=status.expires_at_ms,
-            auto_renew=acquire.terms.auto_renew,
-            detached=claim.detached,
-            session=self.session.number if self.session is not None else 0,
-        )
-        self._leases.add(lease, acquire.terms.max_hold_ms, acquire.terms.progress_ms)
-        if self.now_ms >= self.safe_until_ms(lease) and not told_by_answer:
-            # It looks as if the news had come too late. But the anchor may be from before the lease clock stood still,
-            # and a push brings none: the answer to a question does, and the place in the line need not be given up.
-            self._leases.held.pop(lease.token, None)
+        lease = granted(acquire, status, self.session_number)
+        if self.now_ms < self.safe_until_ms(lease):
+            self._leases.add(lease, acquire.terms.max_hold_ms, acquire.terms.progress_ms)
+            acquire.lease = lease
+            self._finish(acquire, lease)
+        elif max(status.expires_at_ms, self._session_until_ms(lease) if not lease.ttl_ms else 0) > self.anchor.clock_ms:
+            # It looks as if the news had come too late. But the anchor may be from before the lease clock stood still:
+            # a push brings none, and the answer to a question one from when that was asked for the first time. A new
+            # question may do better, and the place in the line need not be given up. This comes to an end: either an
+            # answer comes within the time that is left, or the lease clock has gone by that much.
+            acquire.claim, acquire.token = status.claim, status.token
             self._waiting[status.claim] = acquire
             self._ask_about(status.claim)
-            return
-        if self.now_ms >= self.safe_until_ms(lease):
+        else:
             # the news of the grant came too late to be of use: give it back and stand in line again
             self._leases.end(lease, LeaseState.LOST, "it expired before the news of it came", Loss.EXPIRED)
             acquire.ghost = True
             self._give_back(lease.token)
             self._claim(acquire)
-            return
-        acquire.lease = lease
-        self._finish(acquire, lease)
 
     def _acquire_timed_out(self, acquire: Acquire) -> None:
         if acquire.withdrawing:
@@ -493,11 +554,9 @@ class Protocol:
             self._waiting.pop(claim, None)
             if isinstance(result, Cancelled):
                 self._finish(acquire, _timed_out(acquire, indefinite=False))
-            elif isinstance(result, ServiceBusy | Unavailable):
-                self._begin_later(Cancel(claim), done)
 
         self._waiting.pop(claim, None)
-        self._begin(Call(Cancel(claim), done, None))
+        self._cancel(claim, done)
 
     def _finish(self, acquire: Acquire, outcome: Any) -> None:
         self._acquires.pop(id(acquire), None)
@@ -525,23 +584,42 @@ class Protocol:
     # --- sessions ----------------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        if self._opening is not None:
+        if self._opening is not None or self._attaching is not None:
             return
-        operation = OpenSession(self._key_source(), self.session_timeout_ms, self._description, self._namespace)
-        self._opening = Call(operation, self._opened, None)
+        key = self._key_source()
+        if self._ticket is not None:
+            self._attaching = Attaching(self._calls, self._ticket, key, self._description, self._attached)
+            return
+        operation = OpenSession(key, self.session_timeout_ms, self._description, self._namespace)
+        self._opening = Call(operation, lambda result: self._opened(result, key), None)
         self._calls.begin(self._opening)
 
-    def _opened(self, result: Any) -> None:
+    def _attached(self, result: Any) -> None:
+        assert self._attaching is not None
+        self._ticket, self._attaching = self._attaching.ticket, None
+        if not isinstance(result, Heritage):
+            self._opened(result, self._ticket.key)
+            return
+        self._inherited, waiting = parted(result)
+        for lease in self._inherited:
+            self._leases.add(lease, 0, 0)
+        for claim in waiting:
+            self._blocked.insert(0, Call(Cancel(claim), _ignore, None))  # nobody waits for it any more
+        self._calls.attached(result.opened.attach)
+        self._opened(result.opened, self._ticket.key)
+        self._ticket = None
+
+    def _opened(self, result: Any, key: bytes) -> None:
         self._opening = None
         if not isinstance(result, SessionOpened):
             blocked, self._blocked = self._blocked, []
             for call in blocked:
                 call.on_done(Unavailable(str(result), indefinite=True) if call.doubtful else result)
             return
-        self.session = _Session(result.session, result.expires_at_ms)
+        ticket = SessionTicket(result.session, key, result.attach, self._namespace, self.session_timeout_ms)
+        self.session = _Session(result.session, result.expires_at_ms, ticket)
         self._calls.session = result.session
-        self._ping_at_ms = self.now_ms + self.session_timeout_ms // 3
-        self._calls.wake_by(self._ping_at_ms)
+        self._pings.session_begins()
         blocked, self._blocked = self._blocked, []
         for call in blocked:
             self._calls.begin(call)
@@ -553,20 +631,24 @@ class Protocol:
         """
         call.unanswered = max(0, call.unanswered - 1)
         others = [other for other in self._calls.under_way() if not isinstance(other.operation, SESSIONLESS)]
-        ended, self.session, self._ping = self.session, None, None
+        ended, self.session, self._pings.call = self.session, None, None
         self._calls.session = 0
-        for lease in list(self.leases.values()):
+        for lease in self._leases.every():
             if not lease.ttl_ms and ended is not None and lease.session == ended.number:
                 self._leases.end(lease, LeaseState.LOST, "the session ended", Loss.SESSION_ENDED)
         for acquire in self._acquires.values():
             asked = acquire.call is not None and acquire.call.number and acquire.call.indefinite
             if acquire.operation.ttl_ms and (acquire.claim or asked):
                 acquire.ghost = True
+            if acquire.token:
+                self._give_back(acquire.token)  # it has outlived the session, and would stand before the next claim
+                acquire.token = 0
         # the end of a client that is closing ends all its calls: it comes last
         for other in sorted((call, *others), key=lambda other: isinstance(other.operation, CloseSession)):
             self._calls.forget(other)
             self._start_over(other)
-        waiting, self._waiting = list(self._waiting.values()), {}
+        waiting = list(self._waiting.values())
+        self._waiting.clear()
         for acquire in waiting:
             self._claim(acquire)
         if not self.closed and (self._blocked or self.leases):
@@ -575,6 +657,7 @@ class Protocol:
     def _start_over(self, call: Call) -> None:
         match call.operation:
             case Ping():
+                call.on_done(Unavailable("the session ended", indefinite=False))
                 return
             case Cancel():
                 call.on_done(Cancelled(ClaimPhase.GONE))
@@ -584,44 +667,41 @@ class Protocol:
                 return
             case Claim(ttl_ms=0):
                 call.doubtful = False  # whatever came of it has ended with the session
-            case _:
+            case Claim() | Renew() | Release() | Adopt():
                 call.doubtful = call.indefinite
+            case _ if call.indefinite:
+                # it may have been carried out, and the answers that were kept for retries have ended with the session
+                call.on_done(Unavailable("the session ended before an answer came", indefinite=True))
+                return
+            case _:
+                pass
         call.start_over()
         self._blocked.append(call)
 
     def _keep_alive(self) -> None:
         if self.closed:
             return
-        if self.session is not None and self._ping is None and self.now_ms >= self._ping_at_ms:
-            self._send_ping()
+        if self.session is not None:
+            self._pings.send_if_due()
         self._leases.renew_what_is_due()
 
-    def _ask_soon(self) -> None:
-        """On a new connection ask for the claims that wait: the news of a grant may have been lost with the old one."""
-        if self._waiting and self._ping is None:
-            self._ping_at_ms = self.now_ms
-            self._calls.wake_by(self._ping_at_ms)
-
-    def _send_ping(self) -> None:
-        # a session with more waiting claims than fit asks for them in turns
-        waiting = list(self._waiting)
-        start = self._turn % len(waiting) if waiting else 0
-        asked = tuple((waiting + waiting)[start : start + min(len(waiting), limits.CLAIMS_PER_PING_MAX)])
-        self._turn += len(asked)
-        self._ping = Call(Ping(asked), self._ponged, None)
-        self._calls.begin(self._ping)
-
-    def _ponged(self, result: Any) -> None:
-        self._ping = None
-        self._ping_at_ms = self.now_ms + self.session_timeout_ms // 3
-        self._calls.wake_by(self._ping_at_ms)
-        if isinstance(result, Pong) and self.session is not None:
-            self.session.expires_at_ms = max(self.session.expires_at_ms, result.expires_at_ms)
-            for status in result.claims:
-                self._claim_status(status, told_by_answer=True)
+    def _ponged(self, pong: Pong) -> None:
+        if self.session is not None:
+            self.session.expires_at_ms = max(self.session.expires_at_ms, pong.expires_at_ms)
+            for status in pong.claims:
+                self._claim_status(status)
 
 
-def _timed_out(acquire: Acquire, *, indefinite: bool) -> AcquireTimeout:
+def _not_held(operation: Transact, declined: Declined) -> int:
+    """Return the token of which a transaction was told that it is not held, 0 if it was declined for something else."""
+    items: tuple[Any, ...] = operation.checks if declined.part == "check" else operation.steps
+    item = items[declined.index] if declined.index < len(items) else None
+    return item.token if isinstance(item, TokenHeld | Release) else 0
+
+
+def _timed_out(acquire: Acquire, *, indefinite: bool) -> LessorError:
+    if not acquire.operation.wait_ms:
+        return Unavailable(f"{_name(acquire)}: the news of the grant did not come in time", indefinite=indefinite)
     return AcquireTimeout(f"{_name(acquire)} was not granted in time", indefinite=indefinite or acquire.ghost)
 
 

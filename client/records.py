@@ -6,10 +6,11 @@ from typing import Any
 
 from ..core.commands import Claim
 from ..core.resources import Mode, Resource
+from ..core.results import ClaimStatus
 from .calls import Call
 from .states import LeaseState, Loss
 
-__all__ = ["Acquire", "LeaseRecord", "LeaseState", "Terms"]
+__all__ = ["Acquire", "LeaseRecord", "LeaseState", "Terms", "granted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +78,30 @@ class Acquire:
     finished: bool = False
     withdrawing: bool = False
     lease: LeaseRecord | None = None
+    token: int = 0  # of a grant of which it is not known yet whether the news came in time
     ghost: bool = False  # a session that ended may have left a grant behind, which lives until its ttl runs out
 
     @property
     def observes(self) -> bool:
         """Whether it only waits for others to let go."""
         return self.operation.resources[0].mode == Mode.OBSERVE
+
+
+def granted(acquire: Acquire, status: ClaimStatus, session: int) -> LeaseRecord:
+    """Return the record of a lease from the news of its grant."""
+    claim = acquire.operation
+    return LeaseRecord(
+        namespace=claim.namespace,
+        path=claim.resources[0].path,
+        resources=claim.resources,
+        holder=claim.holder,
+        data=claim.data,
+        claim=status.claim,
+        token=status.token,
+        ttl_ms=status.ttl_ms,  # the namespace may have one for those who ask for none
+        bound_ms=status.hold_until_ms,
+        expires_at_ms=status.expires_at_ms,
+        auto_renew=acquire.terms.auto_renew,
+        detached=claim.detached,
+        session=session,
+    )

@@ -56,6 +56,10 @@ class SessionStolen(Refused):
     """The session was taken over by another client."""
 
 
+class SessionExpired(Refused):
+    """The session of the ticket has ended: connect without it. What it held was released, or ends with its ttl."""
+
+
 class WrongKey(Refused):
     """The session was opened with another key (YDB's protection key)."""
 
@@ -102,6 +106,7 @@ class DeadlockDetected(Refused):
 
 _ERRORS: Final[dict[str, type[LessorError]]] = {
     results.SESSION_STOLEN: SessionStolen,
+    results.SESSION_EXPIRED: SessionExpired,
     results.WRONG_KEY: WrongKey,
     results.OUT_OF_SEQUENCE: OutOfSequence,
     results.NO_TTL: BadRequest,

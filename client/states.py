@@ -22,6 +22,7 @@ class Loss(enum.Enum):
     BROKEN = "broken by operator"
     TAKEN_OVER = "taken over"
     SESSION_ENDED = "session ended"
+    STOLEN = "session stolen"
     SUSPENDED = "clock suspended"
     FORK = "fork"
     MAX_HOLD = "max hold"

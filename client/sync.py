@@ -21,6 +21,7 @@ from .errors import AcquireTimeout, ClientClosed, ServiceBusy, Unavailable
 from .lease import BaseLease, LeaseView
 from .model import Model
 from .news import check_on_lost
+from .recipes.sync_groups import Recipes
 from .refusals import refused
 from .states import LeaseState
 from .ticket import read as read_ticket_text
@@ -188,7 +189,7 @@ class Lock:
         entry[1].__exit__(kind, error, trace)
 
 
-class Client(BaseClient, Model):
+class Client(BaseClient, Model, Recipes):
     """A client of the service. One is enough: all threads of a process may use it."""
 
     def __init__(

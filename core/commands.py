@@ -48,6 +48,8 @@ class AttachSession:
     """Take the session over, for its `attach`-th time, with the key that it was opened with (YDB).
 
     Whoever had it before is told that it was stolen: his requests bear smaller numbers. A repetition answers the same.
+    `new_key` (empty: the old one goes on) is its key from now on: of two clients that use one ticket, the second is
+    refused, and is not taken for a repetition of the first.
     """
 
     session: int
@@ -55,6 +57,7 @@ class AttachSession:
     attach: int
     timeout_ms: int
     description: Description
+    new_key: Key = b""
 
 
 @wire(41)

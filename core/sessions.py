@@ -97,14 +97,23 @@ class Sessions:
         if session is None:
             return failed(SESSION_EXPIRED)
         record = session.record
-        if record.key != operation.key:
-            return failed(WRONG_KEY)
-        if operation.attach < record.attach:
+        repeated = operation.new_key and (record.attach, record.key) == (operation.attach, operation.new_key)
+        if not repeated and record.key != operation.key:
+            # a key is replaced only by attaching: whoever is behind has most likely had the right one
+            behind = operation.new_key and operation.attach <= record.attach
+            return failed(OUT_OF_SEQUENCE if behind else WRONG_KEY)
+        if operation.attach < record.attach or (operation.new_key and not repeated and operation.attach == record.attach):
             return failed(OUT_OF_SEQUENCE, f"the session was attached for the {record.attach}. time meanwhile")
+        if not repeated and operation.new_key in self._by_key:
+            return failed(WRONG_KEY)
         if operation.attach > record.attach:
             record.attach = operation.attach
             record.acked_below = record.refused_below = operation.attach * ATTACH_STEP
             session.replies.clear()
+            if operation.new_key:
+                del self._by_key[record.key]
+                record.key = operation.new_key
+                self._by_key[record.key] = record.session
         record.timeout_ms, record.description = operation.timeout_ms, operation.description
         self.touch(session, 0)
         self._book.emit(

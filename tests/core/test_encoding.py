@@ -73,7 +73,7 @@ PINNED = """
 48 Describe namespace path
 49 ListClaims namespace after limit
 50 Command tag session number acked_below operation strict
-51 AttachSession session key attach timeout_ms description
+51 AttachSession session key attach timeout_ms description new_key
 52 KeepAlive pings
 53 Amend claim count to_read wait_ms new_data data
 54 Break token reason

@@ -3,20 +3,17 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lessor.client.calls import Call
-from lessor.client.records import LeaseRecord
+from lessor.client.records import Acquire, LeaseRecord
 from lessor.client.refusals import SessionStolen
 from lessor.core.checks import touched_by
 from lessor.core.commands import (
     ANY_VERSION,
-    ATTACH_STEP,
     FOREVER,
     Adopt,
     AlterNamespace,
     Amend,
     AttachSession,
     Break,
-    Cancel,
     Claim,
     CreateNamespace,
     CreateSemaphore,
@@ -31,7 +28,6 @@ from lessor.core.commands import (
     ListRecords,
     NamespaceConfig,
     Pin,
-    Ping,
     PutRegister,
     ReadEvents,
     RegisterIs,
@@ -47,20 +43,16 @@ from lessor.core.commands import (
 from lessor.core.resources import Mode, Resource
 from lessor.core.results import (
     LISTED,
-    ClaimPage,
-    ClaimPhase,
     ClaimStatus,
     DeadlockDetected,
     Denied,
-    Pong,
-    SessionOpened,
     Transacted,
 )
 
 from .application import Application
 from .clock import MS
 from .history import Op, Verdict
-from .wide_board import ACTIONS, NAMESPACES, PATHS, SEMAPHORES, Board, File, Ticket
+from .wide_board import ACTIONS, NAMESPACES, PATHS, SEMAPHORES, Board, Ticket
 
 if TYPE_CHECKING:
     from .client import SimClient
@@ -100,7 +92,6 @@ class WideApplication(Application):
         self.last_chain = 0
         self._forget_all()
         super().__init__(client)
-        self._watch_keys()
 
     @property
     def board(self) -> Board:
@@ -110,7 +101,7 @@ class WideApplication(Application):
 
     def _forget_all(self) -> None:
         self.grants: dict[int, _Grant] = {}
-        self.observing: dict[int, None] = {}
+        self.observing: dict[int, tuple[Op, Acquire]] = {}
         self.adopted: dict[int, None] = {}
         self.versions: dict[tuple[str, tuple[str, ...]], int] = {}
 
@@ -120,20 +111,15 @@ class WideApplication(Application):
         self._forget_all()
         self.attached = {}
         self.closed = False
-        self._watch_keys()
         if self.mine in self.board.files and not self.quiet and self.world.random() < self.board.taste.reattach:
             self._take_over(self.mine, "a re-attach after a crash")
         self._think()
 
-    def _watch_keys(self) -> None:
-        protocol = self.client.protocol
-        draw = protocol._key_source
-
-        def key_source() -> bytes:
-            self.key = draw()
-            return self.key
-
-        protocol._key_source = key_source
+    def _think(self) -> None:
+        """Act twice as often as in a narrow world: there is more to do."""
+        world = self.world
+        after_us = int(world.options.think_ms * MS * (0.05 + 0.9 * world.random()))
+        world.at(world.now_us + after_us, self._act, self.client.life)
 
     # --- what it does ------------------------------------------------------------------------------------------------
 
@@ -158,9 +144,10 @@ class WideApplication(Application):
 
     def _write_file(self) -> None:
         session = self.client.protocol.session
-        if session is not None and session.number != self.mine:
+        if session is not None:
             self.mine = session.number
-            self.board.files.setdefault(self.mine, File(self.key))
+            self.attached[self.mine] = session.ticket.attach
+            self.board.files[self.mine] = session.ticket
 
     def _ask(self, kind: str, operation: Any, then: Any = None, *, token: int = 0, ttl_ms: int = 0) -> None:
         op = self._begin(kind, "", token=token, ttl_ms=ttl_ms)
@@ -327,38 +314,32 @@ class WideApplication(Application):
                 self._ask("amend", Amend(claim, to_read=True, new_data=data, data=b"d" * data))
 
     def _do_observe(self) -> None:
+        """Wait until what is held is free."""
         namespace, path = self._some()
         wait_ms = self.world.rng.choice((0, 400, 2000, FOREVER))
         holder = f"o{self.client.number}"
         claim = Claim(namespace, (Resource(path, Mode.OBSERVE),), holder, b"", 0, wait_ms, detached=False)
+        op = self._begin("observe", "")
 
         def seen(outcome: Any) -> None:
-            if isinstance(outcome, ClaimStatus) and outcome.phase == ClaimPhase.WAITING:
-                self.observing[outcome.claim] = None
-                self._look_again(outcome.claim, self.client.life)
-                if self.quiet:
-                    self._look_away()
+            waited = self.observing.pop(op.number, None) is not None
+            if waited and isinstance(outcome, ClaimStatus):
+                self.world.mark("an observer that saw the end")
+            self._end(op, outcome)
 
-        self._ask("observe", claim, seen)
-
-    def _look_again(self, claim: int, life: int) -> None:
-        client = self.client
-        if not client.alive or life != client.life or self.closed or claim not in self.observing or self.quiet:
-            return
-        client.protocol.now_ms = client.now_ms
-        # no call of the program's: a ping ends without a word when its session does
-        client.protocol.call(Ping((claim,)), lambda outcome: self._saw(claim, outcome), self._deadline())
-        self.world.at(self.world.now_us + 300 * MS, self._look_again, claim, life)
-        client.wake()
-
-    def _saw(self, claim: int, outcome: Any) -> None:
-        gone = isinstance(outcome, Pong) and all(status.phase == ClaimPhase.GONE for status in outcome.claims)
-        if gone and self.observing.pop(claim, 0) is None and outcome.claims:
-            self.world.mark("an observer that saw the end")
+        deadline = (
+            None if wait_ms == FOREVER else self.client.now_ms + (wait_ms or self.world.options.request_timeout_ms)
+        )
+        acquire = self.client.protocol.acquire(claim, seen, deadline)
+        if op.verdict is Verdict.PENDING:
+            self.observing[op.number] = (op, acquire)
 
     def _look_away(self) -> None:
-        for claim in self.observing:
-            self._ask("look away", Cancel(claim))
+        for op, acquire in list(self.observing.values()):
+            op.abandoned = True
+            self.client.protocol.abandon(acquire)
+            if op.verdict is Verdict.PENDING:
+                self._end(op, None, Verdict.UNKNOWN)
         self.observing = {}
 
     # --- what others have --------------------------------------------------------------------------------------------
@@ -373,8 +354,10 @@ class WideApplication(Application):
                 self._give_back(ticket.token)
 
     def _give_back(self, token: int) -> None:
-        self.world.released_by_others[token] = None  # the client's protocol does not know of it, even if it is its own
-        self._ask("release", Release(token), token=token)
+        if token not in self.holding:
+            self.world.released_by_others[token] = None
+        op = self._begin("release", "", token=token)
+        self.client.protocol.release_token(token, lambda outcome: self._end(op, outcome), self._deadline())
 
     def _do_break(self) -> None:
         ticket = self._token()
@@ -419,49 +402,37 @@ class WideApplication(Application):
 
     def _do_wrong_key(self) -> None:
         if self.board.files:
-            session = self.world.rng.choice(list(self.board.files)[-4:])
-            attach = self.board.files[session].attach + 1
+            ticket = self.world.rng.choice(list(self.board.files.values())[-4:])
             timeout_ms = self.world.options.session_timeout_ms
-            self._ask("attach", AttachSession(session, SOME, attach, timeout_ms, "a thief"))
+            attach = AttachSession(ticket.session, SOME, ticket.attach + 1, timeout_ms, "a thief")
+            self._ask("attach", attach)
 
     def _take_over(self, session: int, mark: str) -> None:
-        protocol, file = self.client.protocol, self.board.files[session]
-        file.attach += 1
-        attach = file.attach
+        protocol = self.client.protocol
+        protocol._ticket = self.board.files[session]
         op = self._begin("attach", "")
 
         def done(outcome: Any) -> None:
-            protocol._opening = None
             self._end(op, outcome)
-            if isinstance(outcome, SessionOpened):
+            if isinstance(outcome, BaseException):
+                protocol._ticket = None  # it is another one's by now, or has ended: open one of its own
+                return
+            self._write_file()
+            if self.mine == session:
                 self.world.mark(mark)
-                protocol._calls._last_number = max(protocol._calls._last_number, attach * ATTACH_STEP)
-                self.mine = session
-                self.attached[session] = attach
-                protocol._opened(outcome)
-                self._ask("look", ListClaims("", 0, 100), self._found)
-            elif protocol._blocked:
-                protocol._open()
+            for lease in outcome:
+                self._inherit(lease)
 
-        operation = AttachSession(session, file.key, attach, self.world.options.session_timeout_ms, "again")
-        protocol._opening = Call(operation, done, self._deadline())
-        protocol._calls.wake_by(self._deadline())
-        protocol._calls.begin(protocol._opening)
+        protocol.recover(done, self._deadline())
 
-    def _found(self, outcome: Any) -> None:
-        """End what the process before has left in the session."""
-        if not isinstance(outcome, ClaimPage):
-            return
-        known = {grant.record.claim: None for grant in self.grants.values()}
-        for claim in outcome.claims:
-            if claim.session != self.mine or claim.claim in known:
-                continue
-            if claim.phase == ClaimPhase.HELD:
-                self.board.adopted[claim.token] = self.adopted[claim.token] = None
-                after_us = 0 if self.quiet else int(self.world.options.hold_ms * MS * 2 * self.world.random())
-                self.world.at(self.world.now_us + after_us, self._give_up, claim.token, self.client.life)
-            elif claim.holder not in [op.holder for op, _ in self.acquiring.values()]:
-                self._ask("look away", Cancel(claim.claim))
+    def _inherit(self, lease: LeaseRecord) -> None:
+        """Hold what the process before has left in the session."""
+        self.world.mark("a lease inherited with its session")
+        op = Op(-1, self.client.number, "inherit", "", self.world.now_us, token=lease.token, verdict=Verdict.DONE)
+        lease.on_change = self._changed
+        self.holding[lease.token] = (op, lease)
+        after_us = 0 if self.quiet or self.closed else int(self.world.options.hold_ms * MS * self.world.random())
+        self._later(after_us, lease.token)
 
     # --- pins, registers, semaphores, namespaces ---------------------------------------------------------------------
 
@@ -530,19 +501,18 @@ class WideApplication(Application):
                 )
             )
             steps[touched_by(step)] = step
-        released = [step.token for step in steps.values() if isinstance(step, Release)]
-        for token in released:
-            self.world.released_by_others[token] = None
+        for step in steps.values():
+            if isinstance(step, Release) and step.token not in self.holding:
+                self.world.released_by_others[step.token] = None
+        op = self._begin("transact", "")
 
         def done(outcome: Any) -> None:
             if isinstance(outcome, Transacted):
                 self.world.mark("a transaction carried out")
-                for token in released:
-                    self.client.protocol.leases.pop(token, None)
-                    self.holding.pop(token, None)
-                    self.grants.pop(token, None)
+            self._end(op, outcome)
 
-        self._ask("transact", Transact(tuple(checks), tuple(steps.values())), done)
+        operation = Transact(tuple(checks), tuple(steps.values()))
+        self.client.protocol.transact(operation, done, self._deadline())
 
     def _do_semaphore(self) -> None:
         rng = self.world.rng

@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from lessor.client.heritage import SessionTicket
 from lessor.core.resources import Resource
 
 NAMESPACES: Final = ("default", "default", "n")
@@ -73,20 +74,13 @@ class Ticket:
 
 
 @dataclass(slots=True)
-class File:
-    """What a process writes down of its session, for the one that comes after it."""
-
-    key: bytes
-    attach: int = 0
-
-
-@dataclass(slots=True)
 class Board:
     """What every program of the world knows."""
 
     taste: Taste
     tickets: list[Ticket] = field(default_factory=list)
-    files: dict[int, File] = field(default_factory=dict)
+    files: dict[int, SessionTicket] = field(default_factory=dict)
+    """What each process writes down of its session, for the one that comes after it."""
     adopted: dict[int, None] = field(default_factory=dict)
     """Tokens of leases that changed hands, or may have: whoever had them before may not have been told."""
     pinned: list[tuple[str, tuple[str, ...], str]] = field(default_factory=list)

@@ -5,7 +5,7 @@ import heapq
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, Final
 from unittest import mock
 
 from lessor.core import queues as queues_module
@@ -34,13 +34,16 @@ from .checkers.wide_p7_fair import WideDeadlocks, WideFair
 from .checkers.wide_p10_bounded import WideBounded
 from .mutants import MUTANTS, Mutant, _replacing
 
+LIVELY: Final[dict[str, Any]] = {"duration_ms": 4000, "think_ms": 60, "clients": 4}
+"""In these worlds much is asked for: what these bugs need is that several things are there at once."""
+
 
 def _mutant(
     what: str, checker: type[Checker], worlds: int
 ) -> Callable[[Callable[[], Iterator[None]]], Callable[[], Iterator[None]]]:
     def register(patch: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:
         name = patch.__name__.strip("_")
-        MUTANTS[name] = Mutant(name, what, checker, worlds, contextmanager(patch), wide=True)
+        MUTANTS[name] = Mutant(name, what, checker, worlds, contextmanager(patch), wide=True, changes=LIVELY)
         return patch
 
     return register

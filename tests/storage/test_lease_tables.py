@@ -192,7 +192,7 @@ def test_an_operator_can_read_who_holds_what_while_the_node_runs(directory: Data
         tables.save(state)
         shell = sqlite3.connect(f"file:{directory.path / 'leases.db'}?mode=ro", uri=True)
         name = "json_extract(resources, '$[0][0][0]')"
-        asked = f"SELECT namespace, {name}, holder, token, ttl_ms, ends_at_ms, data FROM claims"  # noqa: S608
+        asked = f"SELECT namespace, {name}, holder, token, ttl_ms, ends_at_ms, data FROM claims"
         assert shell.execute(asked).fetchall() == [("default", "nightly-report", "alice", 1, 9_000, 9_500, b"\x01")]
         assert shell.execute("SELECT session, description FROM sessions").fetchall() == [(1, "cron")]
         assert shell.execute("SELECT applied_upto, clock_ms, last_token FROM header").fetchall() == [(2, 500, 1)]

@@ -133,12 +133,18 @@ class LeaseModel(ClaimsModel):
         party = self.party(asked.session)
         if party is None:
             return failed("session_expired")
-        if party.key != asked.key:
-            return failed("wrong_key")
-        if asked.attach < party.attach:
-            return failed("out_of_sequence")
+        rotates = asked.new_key != b""
+        again = rotates and asked.new_key == party.key and asked.attach == party.attach
+        if not again:
+            if party.key != asked.key:
+                return failed("out_of_sequence" if rotates and asked.attach <= party.attach else "wrong_key")
+            if asked.attach < party.attach or (rotates and asked.attach == party.attach):
+                return failed("out_of_sequence")
+            if any(other.key == asked.new_key for other in self.parties):
+                return failed("wrong_key")
         if asked.attach > party.attach:
             party.attach, party.answers = asked.attach, {}
+            party.key = asked.new_key or party.key
             party.acked_below = party.refused_below = asked.attach * ATTACH_STEP
         party.timeout_ms = asked.timeout_ms
         self.keep_alive(party)

@@ -6,6 +6,7 @@ from lessor.client.records import LeaseRecord
 from lessor.core.entries import Entry
 from lessor.core.lease_state import Outcome
 from lessor.core.resources import Resource
+from lessor.core.results import SessionOpened
 
 from .base import Checker
 from .wide_view import Held, View, conflict, exclude, look
@@ -25,10 +26,14 @@ class WideExclusion(Checker):
         """Start with nothing granted."""
         super().__init__(world)
         self.granted: dict[int, tuple[str, tuple[Resource, ...]]] = {}
+        self.attach: dict[int, int] = {}
 
     def outcome(self, slot: int, entry: Entry, outcome: Outcome) -> None:
         """Look at everything that is held after a slot in which anything happened."""
         _, view = look(self.world)
+        for _, result in outcome.answers:
+            if isinstance(result, SessionOpened):
+                self.attach[result.session] = result.attach
         if not outcome.events:
             return
         held = view.held
@@ -62,8 +67,7 @@ class WideExclusion(Checker):
         board, story = self.world.board, self.world.ledger.grants.get(record.token)
         if story is not None and (story.ending == "broken" or record.token in board.adopted):
             return True
-        file = board.files.get(record.session)
-        if file is not None and file.attach > getattr(client.app, "attached", {}).get(record.session, 0):
+        if self.attach.get(record.session, 0) > getattr(client.app, "attached", {}).get(record.session, 0):
             return True  # its session was stolen
         return story is not None and story.ending == "released" and record.token in self.world.released_by_others
 

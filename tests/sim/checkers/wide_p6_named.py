@@ -217,11 +217,14 @@ class WideStolen(Checker):
                 self._must_own(command.session, command.number, command, served=not isinstance(result, Failed))
 
     def _attached(self, operation: AttachSession, result: SessionOpened) -> None:
-        if self.keys.get(operation.session) != operation.key:
+        key, attach = self.keys.get(operation.session), self.attach.get(operation.session, 0)
+        repeated = bool(operation.new_key) and (key, attach) == (operation.new_key, operation.attach)
+        if key != operation.key and not repeated:
             raise self.fail(f"session {operation.session} was taken over with a key that is not its own")
         if operation.attach < self.attach.get(operation.session, 0):
             raise self.fail(f"session {operation.session} was taken over out of sequence, as {operation.attach}")
         self.attach[operation.session] = operation.attach
+        self.keys[operation.session] = operation.new_key or operation.key
 
     def _must_own(self, session: int, number: int, what: Command | KeepAlive, *, served: bool) -> None:
         if number < self.attach.get(session, 0) * ATTACH_STEP:

@@ -1,0 +1,1 @@
+"""Recipes: elections, barriers, parties, shared work and scheduled jobs, made of nothing but what clients offer."""
