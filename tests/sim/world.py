@@ -171,7 +171,8 @@ class World:
     def _heal(self) -> None:
         """End the faults, have every client come to its end, and demand that the world comes to rest."""
         self.faulty = False
-        self.count_fault("healed")
+        if self.trace is not None:
+            self.trace.append(f"{self.now_us / 1000:10.3f} -- healed")
         self.network.heal()
         for node in self.nodes.values():
             node.slow_disk_until_us = 0
