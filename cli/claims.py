@@ -69,9 +69,7 @@ def overlap(one: Path, other: Path) -> bool:
 def stands_in_the_way(view: LeaseView, resource: Resource) -> bool:
     """Return whether a claim that is held keeps others from this resource, as far as can be told from its mode."""
     return any(
-        overlap(other.path, resource.path)
-        and not (other.mode == resource.mode == Mode.READ)
-        and (other.path == resource.path or Mode.WRITE in (other.mode, resource.mode))
+        overlap(other.path, resource.path) and not (other.mode == resource.mode == Mode.READ)
         for other in view.resources
     )
 
