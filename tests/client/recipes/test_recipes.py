@@ -1,0 +1,415 @@
+"""The recipes of the blocking face with a real node: elections, barriers, parties, workers, scheduled jobs."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+import lessor
+from lessor import AcquireTimeout, BadRequest, LeaseLost, NotHeldError
+from lessor.actors.embedded import Embedded
+from lessor.recipes import SKIPPED, LeadershipChanged, singleton
+from lessor.testing import Cluster
+
+from ...support.waiting import until
+
+SOON_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Embedded]:
+    with lessor.embedded() as embedded:
+        yield embedded
+
+
+@pytest.fixture
+def make(node: Embedded, request: pytest.FixtureRequest) -> Iterator[Callable[..., lessor.Client]]:
+    made = []
+
+    def connect(**options: Any) -> lessor.Client:
+        made.append(lessor.connect(node.endpoints, request.node.name[:200], **options))
+        return made[-1]
+
+    yield connect
+    for client in made:
+        client.close()
+    with lessor.connect(node.endpoints, request.node.name[:200]) as observer:
+        left = [lease for lease in observer.leases() if not lease.detached]
+        assert (left, observer.registers()) == ([], []), "nothing is left behind"
+    assert node.failure is None
+
+
+@pytest.fixture
+def one(make: Callable[..., lessor.Client]) -> lessor.Client:
+    return make(holder="one")
+
+
+@pytest.fixture
+def other(make: Callable[..., lessor.Client]) -> lessor.Client:
+    return make(holder="other")
+
+
+@pytest.fixture
+def aside() -> Iterator[Callable[..., "Future[Any]"]]:
+    """Runs calls in other threads."""
+    with ThreadPoolExecutor(16) as pool:
+        yield pool.submit
+
+
+def stands_in_line(client: lessor.Client, name: lessor.client.wants.Name) -> None:
+    until(lambda: [view for view in client.describe(name) if view.waiting], "somebody waits")
+
+
+# --- units and re-entrant locks --------------------------------------------------------------------------------------
+
+
+def test_a_semaphore_lets_in_so_many_and_no_more(one: lessor.Client, other: lessor.Client) -> None:
+    ours, theirs = one.semaphore("s", 2), other.semaphore("s", 2)
+    first = ours.acquire()
+    with theirs as second:
+        assert ours.try_acquire() is None
+        assert (first.held, second.held) == (True, True)
+        with pytest.raises(AcquireTimeout):
+            ours.acquire(timeout=0)
+    assert ours.release()
+    assert ours.acquire(2, timeout=0).held
+    assert ours.release()
+    with pytest.raises(BadRequest):
+        ours.release()
+
+
+def test_a_semaphore_that_was_created_needs_no_limit(one: lessor.Client) -> None:
+    one.create_semaphore("s", 3)
+    with one.semaphore("s") as lease:
+        assert one.semaphores()[0].units == 1
+        assert lease.held
+    one.delete_semaphore("s")
+
+
+def test_a_reentrant_lock_lets_its_thread_in_again_and_no_other(
+    one: lessor.Client, aside: Callable[..., "Future[Any]"]
+) -> None:
+    lock = one.reentrant_lock("x")
+
+    def enter() -> int:
+        with lock as lease:
+            return lease.token
+
+    with lock as outer:
+        with lock as inner:
+            assert inner is outer
+        assert outer.held, "only the last exit releases"
+        waiting = aside(enter)
+        stands_in_line(one, "x")
+    assert waiting.result(SOON_S) > outer.token
+
+
+def test_a_reentrant_lock_that_was_lost_lets_nobody_in_on_its_account(one: lessor.Client, other: lessor.Client) -> None:
+    lock = one.reentrant_lock("x")
+    lease = lock.acquire()
+    other.break_lease(lease.token, "a test")
+    until(lambda: not lease.held, "it is lost")
+    with pytest.raises(LeaseLost):
+        lock.acquire()
+    assert not lock.release()
+
+
+# --- elections -------------------------------------------------------------------------------------------------------
+
+
+def test_candidates_lead_one_after_the_other_and_all_see_who(
+    one: lessor.Client, other: lessor.Client, aside: Callable[..., "Future[Any]"]
+) -> None:
+    """YDB, etcd: campaign, proclaim, resign, leader, observe."""
+    ours, theirs = one.election("e"), other.election("e")
+    with theirs.observe() as seen:
+        assert next(seen) is None
+        leading = ours.campaign(b"one:1")
+        first = next(seen)
+        assert first is not None
+        assert (first.holder, first.value, first.token) == ("one", b"one:1", leading.token)
+        leading.proclaim(b"one:2")
+        assert getattr(next(seen), "value", None) == b"one:2"
+        following = aside(theirs.campaign, b"other:1")
+        stands_in_line(one, "e")
+        assert leading.resign()
+        second = following.result(SOON_S)
+        assert getattr(next(seen), "value", None) == b"other:1"
+        assert second.token > leading.token
+        assert not leading.held
+        with pytest.raises(LeaseLost):
+            leading.check()
+        with pytest.raises(NotHeldError):
+            leading.proclaim(b"too late")
+        second.resign()
+        assert next(seen) is None
+
+
+def test_a_lost_leadership_is_told(one: lessor.Client, other: lessor.Client) -> None:
+    """P8."""
+    told = threading.Event()
+    with pytest.raises(LeaseLost), one.election("e").campaign(on_lost=lambda _: told.set()) as leading:  # noqa: PT012
+        other.break_lease(leading.token, "a test")
+        assert leading.lost.wait(SOON_S)
+    assert told.wait(SOON_S)
+
+
+def test_an_observation_that_is_closed_ends(one: lessor.Client, aside: Callable[..., "Future[Any]"]) -> None:
+    seen = one.election("e").observe()
+    assert next(seen) is None
+    rest = aside(list, seen)
+    seen.close()
+    assert rest.result(SOON_S) == []
+
+
+def test_a_stable_leadership_ends_when_another_one_leads(one: lessor.Client, other: lessor.Client) -> None:
+    """Juju's WithStableLeadership."""
+    leading = one.election("e").campaign()
+    with pytest.raises(LeadershipChanged) as told, other.stable_leadership("e") as scope:  # noqa: PT012
+        scope.check()
+        leading.proclaim(b"no change")
+        assert not scope.changed.wait(0.1)
+        leading.resign()
+        assert scope.changed.wait(SOON_S)
+        with pytest.raises(LeadershipChanged):
+            scope.check()
+    assert "one" in str(told.value)
+
+
+def test_a_stable_leadership_that_stays_ends_in_silence(one: lessor.Client, other: lessor.Client) -> None:
+    with one.election("e").campaign() as leading, other.stable_leadership("e") as scope:
+        assert scope.leader is not None
+        assert scope.leader.token == leading.token
+        with pytest.raises(ZeroDivisionError), one.stable_leadership("e"):
+            raise ZeroDivisionError
+
+
+def test_leadership_and_its_observers_live_through_the_death_of_the_nodes_leader() -> None:
+    with Cluster(3) as cluster, cluster.client(holder="one") as one, cluster.client(holder="other") as other:
+        leading = one.election("e", ttl=60).campaign(b"1")
+        with other.election("e").observe() as seen, other.stable_leadership("e") as scope:
+            assert getattr(next(seen), "value", None) == b"1"
+            cluster.kill_leader()
+            leading.proclaim(b"2")
+            assert getattr(next(seen), "value", None) == b"2"
+            assert not scope.changed.is_set()
+        leading.resign()
+
+
+# --- barriers and parties --------------------------------------------------------------------------------------------
+
+
+def test_a_barrier_opens_when_all_are_here_again_and_again(
+    make: Callable[..., lessor.Client], aside: Callable[..., "Future[Any]"]
+) -> None:
+    clients = [make() for _ in range(3)]
+    for _ in range(3):
+        early = [aside(client.barrier("b", 3).wait) for client in clients[:2]]
+        until(lambda: len(clients[2].describe(("b", "here"))) == 2, "two are here")
+        assert not any(one.done() for one in early)
+        last = clients[2].barrier("b", 3).wait(SOON_S)
+        assert sorted([last, *[one.result(SOON_S) for one in early]]) == [0, 1, 2]
+
+
+def test_a_barrier_mixes_no_rounds_up_however_fast_its_parties_come_again(
+    make: Callable[..., lessor.Client], aside: Callable[..., "Future[Any]"]
+) -> None:
+    """Nobody is ever a whole round ahead."""
+    clients, rounds = [make() for _ in range(3)], [0, 0, 0]
+
+    def run(number: int) -> None:
+        barrier = clients[number].barrier("b", 3)
+        for _ in range(5):
+            rounds[number] += 1
+            barrier.wait(SOON_S)
+            assert max(rounds) - min(rounds) <= 1
+            assert min(rounds) >= rounds[number]
+
+    for one in [aside(run, number) for number in range(3)]:
+        one.result(SOON_S)
+
+
+def test_who_gives_up_at_a_barrier_does_not_count_any_more(
+    one: lessor.Client, other: lessor.Client, aside: Callable[..., "Future[Any]"]
+) -> None:
+    with pytest.raises(AcquireTimeout):
+        one.barrier("b", 2).wait(timeout=0.2)
+    assert (one.registers(), one.leases()) == ([], [])
+    early = aside(other.barrier("b", 2).wait, SOON_S)
+    until(lambda: one.describe(("b", "here")), "one is here")
+    assert one.barrier("b", 2).wait(SOON_S) == 1
+    assert early.result(SOON_S) == 0
+
+
+def test_a_double_barrier_lets_nobody_go_on_before_all_have_ended(
+    one: lessor.Client, other: lessor.Client, aside: Callable[..., "Future[Any]"]
+) -> None:
+    ended = threading.Event()
+
+    def work() -> bool:
+        with one.double_barrier("d", 2):
+            pass
+        return ended.is_set()
+
+    early = aside(work)
+    with other.double_barrier("d", 2):
+        until(lambda: other.describe(("d", "end", "here")), "the other one has ended")
+        assert not early.done()
+        ended.set()
+    assert early.result(SOON_S)
+
+
+@pytest.mark.parametrize("parties", [0, -1, True, 1.5, "two"])
+def test_a_barrier_for_nobody_is_refused(one: lessor.Client, parties: Any) -> None:
+    with pytest.raises(BadRequest):
+        one.barrier("b", parties)
+
+
+def test_a_party_shows_who_is_here_in_the_order_of_their_coming(one: lessor.Client, other: lessor.Client) -> None:
+    ours, theirs = one.party("p"), other.party("p")
+    with ours.observe() as seen:
+        assert next(seen) == []
+        with theirs.join(b"b"):
+            assert [(member.holder, member.data) for member in next(seen)] == [("other", b"b")]
+            lease = ours.join(b"a")
+            assert [member.data for member in next(seen)] == [b"b", b"a"]
+            lease.update(b"c")
+            assert [member.data for member in next(seen)] == [b"b", b"c"]
+            lease.release()
+            assert [member.data for member in next(seen)] == [b"b"]
+        assert next(seen) == []
+
+
+# --- workers ---------------------------------------------------------------------------------------------------------
+
+JOBS = [f"job-{number}" for number in range(10)]
+
+
+def test_workers_share_tasks_out_by_capacity_and_take_over_what_is_left(make: Callable[..., lessor.Client]) -> None:
+    """YDB's example: three workers of capacity 4 have all of ten tasks, each task one worker."""
+    shares = [make().workers(JOBS, 4) for _ in range(3)]
+    for worker, count in zip(shares, (4, 4, 2), strict=True):
+        for _ in range(count):
+            assert worker.take(timeout=SOON_S) is not None
+    names = [lease.name for worker in shares for lease in worker.held]
+    assert sorted(names) == JOBS
+    assert shares[2].take(timeout=0.1) is None
+    freed = {lease.name for lease in shares[0].held}
+    shares[0].close()
+    taken = [shares[2].take(timeout=SOON_S) for _ in range(2)]
+    assert {lease.name for lease in taken if lease} < freed
+    assert shares[1].take(timeout=0.1) is None, "it is full"
+    for worker in shares:
+        worker.close()
+
+
+def test_a_worker_takes_another_task_when_one_is_done_or_lost(one: lessor.Client, other: lessor.Client) -> None:
+    with one.workers(["a", "b", "c"], 2) as worker:
+        first, second = next(worker), next(worker)
+        first.release()
+        third = worker.take(timeout=SOON_S)
+        assert third is not None
+        other.break_lease(second.token, "a test")
+        until(lambda: not second.held, "it is lost")
+        assert worker.take(timeout=SOON_S) is not None
+        assert len(worker.held) == 2
+
+
+def test_a_worker_that_is_closed_ends_its_wait_and_holds_nothing(
+    one: lessor.Client, aside: Callable[..., "Future[Any]"]
+) -> None:
+    worker = one.workers(["a"], 1)
+    lease = next(worker)
+    waiting = aside(worker.take)
+    worker.close()
+    assert waiting.result(SOON_S) is None
+    assert not lease.held
+    assert list(worker) == []
+
+
+def test_two_workers_that_want_the_same_tasks_at_once_end_up_with_all_of_them(
+    make: Callable[..., lessor.Client], aside: Callable[..., "Future[Any]"]
+) -> None:
+    """What is granted beyond the capacity of one is not withheld from the other."""
+    for _ in range(5):
+        with make().workers(["x", "y"], 1) as one, make().workers(["x", "y"], 1) as other:
+            taken = [aside(worker.take, SOON_S) for worker in (one, other)]
+            names = [one.result(SOON_S).name for one in taken]
+            assert sorted(names) == ["x", "y"]
+
+
+# --- scheduled jobs --------------------------------------------------------------------------------------------------
+
+
+def test_a_singleton_runs_once_at_a_time_and_is_skipped_or_waited_for(
+    one: lessor.Client, other: lessor.Client, aside: Callable[..., "Future[Any]"]
+) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    @one.singleton("job")
+    def long_job(word: str) -> str:
+        begun.set()
+        assert go.wait(SOON_S)
+        return word
+
+    running = aside(long_job, "done")
+    assert begun.wait(SOON_S)
+    skipping = other.singleton("job")(lambda: "ran")
+    waiting = other.singleton("job", timeout=None)(lambda: "ran")
+    assert skipping() is SKIPPED
+    assert not SKIPPED
+    waited = aside(waiting)
+    until(lambda: any(view.waiting for view in other.leases()), "it waits")
+    go.set()
+    assert (running.result(SOON_S), waited.result(SOON_S)) == ("done", "ran")
+    assert skipping() == "ran"
+    assert long_job.__name__ == "long_job"
+
+
+def test_a_fast_job_is_not_run_again_by_a_host_whose_clock_is_late(one: lessor.Client, node: Embedded) -> None:
+    """Though the first host's client, and so its process, has ended meanwhile."""
+    with lessor.connect(node.endpoints, one.namespace) as early:
+        assert early.singleton("job", min_hold=3600)(lambda: 1)() == 1
+    assert one.singleton("job", min_hold=3600)(lambda: 2)() is SKIPPED
+
+
+def test_a_job_runs_again_once_the_shortest_time_is_over(one: lessor.Client, other: lessor.Client) -> None:
+    job = one.singleton("job", min_hold=0.5)(lambda: 1)
+    began = time.monotonic()
+    assert job() == 1
+    assert other.singleton("job", min_hold=0.5, timeout=SOON_S)(lambda: 2)() == 2
+    assert time.monotonic() - began >= 0.5
+
+
+def test_a_job_that_fails_or_loses_its_lease_says_so(one: lessor.Client, other: lessor.Client) -> None:
+    @one.singleton("job")
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    @one.singleton("job")
+    def lose() -> None:
+        [view] = other.describe(("job", "running"))
+        other.break_lease(view.token, "a test")
+        until(lambda: other.describe(("job", "running")) == [], "it is broken")
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    with pytest.raises(LeaseLost):
+        lose()
+    assert one.singleton("job")(lambda: "ran")() == "ran"
+
+
+def test_a_singleton_without_a_client_finds_the_service_by_itself(
+    node: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LESSOR_ENDPOINTS", node.endpoints)
+
+    @singleton("a job without a client")
+    def job() -> str:
+        with lessor.connect(node.endpoints) as observer:
+            return observer.leases()[-1].name
+
+    assert job() == "a job without a client/running"
