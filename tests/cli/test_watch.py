@@ -15,8 +15,10 @@ from lessor.cli import exit_codes
 from lessor.cli import watch as cli_watch
 from lessor.client.asks import Events
 from lessor.client.wants import write
+from lessor.client.watch import Told, Watching
+from lessor.core.events import Event
 
-from .commands import finish, lessor_process, read_until
+from .commands import Run, finish, lessor_process, read_until
 
 pytestmark = pytest.mark.system
 
@@ -32,7 +34,7 @@ def watching(service: str, *arguments: str) -> "Iterator[subprocess.Popen[str]]"
         finish(process)
 
 
-def events(process: "subprocess.Popen[str]", count: int) -> list[dict[str, Any]]:
+def told_by(process: "subprocess.Popen[str]", count: int) -> list[dict[str, Any]]:
     assert process.stdout is not None
     return [json.loads(process.stdout.readline()) for _ in range(count)]
 
@@ -41,7 +43,7 @@ def test_the_life_of_a_lease_is_told_as_it_happens(service: str, client: lessor.
     with watching(service, "--json") as process:
         with client.lock("x", ttl=30) as lease:
             lease.renew()
-        granted, renewed, released = events(process, 3)
+        granted, renewed, released = told_by(process, 3)
     assert [event["kind"] for event in (granted, renewed, released)] == ["granted", "renewed", "released"]
     assert {"revision", "namespace", "name", "holder", "token", "session", "clock_ms", "time"} <= set(granted)
     assert (granted["name"], granted["holder"], granted["token"]) == ("x", "tester", lease.token)
@@ -58,9 +60,9 @@ def test_only_what_was_asked_for_is_told(service: str, client: lessor.Client) ->
         for use in (client, elsewhere):
             for name in ("wanted too", "wanted"):
                 use.acquire(name).release()
-        assert [(event["namespace"], event["name"]) for event in events(one, 2)] == [("default", "wanted")] * 2
-        assert [event["name"] for event in events(other, 4)] == ["wanted too"] * 2 + ["wanted"] * 2
-        kinds = [event["kind"] for event in events(everything, 5)]
+        assert [(event["namespace"], event["name"]) for event in told_by(one, 2)] == [("default", "wanted")] * 2
+        assert [event["name"] for event in told_by(other, 4)] == ["wanted too"] * 2 + ["wanted"] * 2
+        kinds = [event["kind"] for event in told_by(everything, 5)]
         assert kinds == ["session_opened", "granted", "released", "granted", "released"]
 
 
@@ -72,8 +74,8 @@ def test_what_lies_below_a_path_is_told_when_asked_for(service: str, client: les
         for want in (("users", "42"), ("others",), ("users",)):
             client.acquire(want).release()
         client.acquire([write("first"), write("users", "43")]).release()
-        assert [event["path"] for event in events(one, 2)] == [["users"]] * 2
-        told = events(below, 6)
+        assert [event["path"] for event in told_by(one, 2)] == [["users"]] * 2
+        told = told_by(below, 6)
         assert [event["path"] for event in told] == [["users", "42"]] * 2 + [["users"]] * 2 + [["first"]] * 2
         assert told[-1]["others"] == [["users", "43"]]
 
@@ -81,14 +83,60 @@ def test_what_lies_below_a_path_is_told_when_asked_for(service: str, client: les
 def test_what_happened_since_a_revision_is_told_first_and_nothing_twice(service: str, client: lessor.Client) -> None:
     with watching(service, "again", "--json") as process:
         lease = client.acquire("again")
-        (granted,) = events(process, 1)
+        (granted,) = told_by(process, 1)
         client.break_lease(lease.token, "out of order")
-        (broken,) = events(process, 1)
+        (broken,) = told_by(process, 1)
     assert (broken["kind"], broken["why"]) == ("broken", "out of order")
     with watching(service, "again", "--json", "--since", str(granted["revision"])) as process:
-        assert events(process, 1)[0]["revision"] == broken["revision"]
+        assert told_by(process, 1)[0]["revision"] == broken["revision"]
         client.acquire("again").release()
-        assert [event["kind"] for event in events(process, 2)] == ["granted", "released"]
+        assert [event["kind"] for event in told_by(process, 2)] == ["granted", "released"]
+
+
+class Forgetful:
+    """A client that answers these pages of events, and notes what it was asked for."""
+
+    def __init__(self, pages: list[Events], asked: list[int]) -> None:
+        self._pages = pages
+        self._asked = asked
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def events(self, _name: object, *, since: int, below: bool) -> Events:
+        assert below
+        self._asked.append(since)
+        return self._pages[len(self._asked) - 1]
+
+
+class Live:
+    """A watcher whose feed brings some of what is remembered, too, since it was followed first."""
+
+    def __init__(self, _endpoints: object) -> None:
+        pass
+
+    def events(self) -> Iterator[Told]:
+        yield Watching()
+        yield from (event(6), event(7), event(8))
+        raise KeyboardInterrupt
+
+    def close(self) -> None:
+        pass
+
+
+def event(revision: int) -> Event:
+    return Event(revision, 1, 0, "released", "default", ("x",), 1, 1, 1, "me", 0)
+
+
+def test_what_is_remembered_and_comes_by_the_feed_too_is_told_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = [Events((event(5), event(6)), 7, 0), Events((), 7, 0)]
+    monkeypatch.setattr(cli_watch, "client", lambda _: Forgetful(pages, []))
+    monkeypatch.setattr(cli_watch, "Watcher", Live)
+    told = [json.loads(line)["revision"] for line in run("watch", "--since", "4", "--json").out.splitlines()]
+    assert told == [5, 6, 8], "7 was looked at, and was not for us"
 
 
 def test_what_is_not_remembered_any_more_is_told_as_missed(
@@ -97,19 +145,7 @@ def test_what_is_not_remembered_any_more_is_told_as_missed(
     pages = [Events((), 7, 5), Events((), 7, 0)]
     asked: list[int] = []
 
-    class Forgetful:
-        def __enter__(self) -> Self:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-        def events(self, _name: object, *, since: int, below: bool) -> Events:
-            assert below
-            asked.append(since)
-            return pages[len(asked) - 1]
-
-    monkeypatch.setattr(cli_watch, "client", lambda _: Forgetful())
+    monkeypatch.setattr(cli_watch, "client", lambda _: Forgetful(pages, asked))
     options = argparse.Namespace(all=False, below=False, json=True)
     assert cli_watch._tell_past(2, (), options) == 7
     assert asked == [2, 7]
