@@ -521,7 +521,7 @@ class WideApplication(Application):
             CreateSemaphore(namespace, path, rng.randint(1, 3), b""),
             CreateSemaphore(namespace, path, 3, b""),
             UpdateSemaphore(namespace, path, b"%d" % rng.randrange(9)),
-            DeleteSemaphore(namespace, path, force=rng.random() < 0.5),
+            DeleteSemaphore(namespace, path, force=rng.random() < 0.7),
         )
         self._ask("semaphore", rng.choice(operations))
 
@@ -540,7 +540,7 @@ class WideApplication(Application):
             CreateNamespace(name, config),
             CreateNamespace(name, config),
             AlterNamespace(name, config),
-            DropNamespace(name, force=rng.random() < 0.3),
+            DropNamespace(name, force=rng.random() < 0.6),
         )
         self._ask("namespace", rng.choice(operations))
 

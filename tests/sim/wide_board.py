@@ -34,7 +34,7 @@ WEIGHTS: Final[dict[str, tuple[int, ...]]] = {
     "adopt": (0, 1, 2),
     "steal": (0, 0, 1),
     "wrong_key": (0, 0, 1),
-    "pin": (0, 0, 2, 4),
+    "pin": (0, 2, 5),
     "register": (0, 2, 6),
     "transact": (0, 1, 4),
     "semaphore": (1, 3),

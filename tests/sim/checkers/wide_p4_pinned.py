@@ -49,7 +49,7 @@ class WidePinned(Checker):
             if claim.token and 0 < claim.ends_at_ms <= after.clock_ms:
                 self.world.mark("a pinned lease that outlived its time")
                 old = before.claims.get(claim.claim)
-                if old is not None and old.session and claim.session and old.session != claim.session:
+                if old is not None and claim.session and old.session != claim.session:
                     self.world.mark("an overdue pinned lease that changed hands")
                 if not any((claim.namespace, resource.path) in after.pins for resource in claim.resources):
                     raise self.fail(f"claim {claim.claim} is overdue since {claim.ends_at_ms} ms, and nobody pins it")
