@@ -12,15 +12,15 @@ from ..core import limits
 from ..core.checks import check
 from ..core.commands import FOREVER, Claim, OpenSession, Operation, Renew
 from ..core.resources import Resource
-from ..core.results import ClaimInfo, ClaimPage, ClaimPhase, ClaimStatus
+from ..core.results import ClaimInfo, ClaimPage
 from ..transport.endpoints import parse_list
 from .durations import Duration, milliseconds, ttl_milliseconds
-from .errors import BadRequest, LeaseLost
+from .errors import BadRequest
+from .heritage import read_session
 from .lease import LeaseView, view
 from .news import check_on_lost
 from .protocol import Protocol
-from .records import LeaseRecord, Terms
-from .ticket import Ticket
+from .records import Terms
 from .wants import Want, resources_of
 
 
@@ -47,6 +47,7 @@ class BaseClient:
         description: str,
         *,
         detect_deadlocks: bool,
+        session: str | None,
     ) -> None:
         """Check the arguments."""
         self.namespace = namespace
@@ -59,9 +60,16 @@ class BaseClient:
         self._request_timeout_ms = milliseconds(request_timeout)
         if not self._request_timeout_ms:
             raise BadRequest(f"a request timeout is from 1 ms on, not {request_timeout!r}")
+        tickets = [read_session(session)] if session is not None else []
+        for ticket in tickets:
+            if ticket.namespace != namespace:
+                raise BadRequest(f"the session is of the namespace {ticket.namespace!r}, not {namespace!r}")
+            session_timeout_ms = ticket.timeout_ms
 
         def make_protocol() -> Protocol:
-            return Protocol(nodes, _draw_key, session_timeout_ms, description, random, namespace)
+            # once: a child of a fork begins with a session of its own
+            ticket = tickets.pop() if tickets else None
+            return Protocol(nodes, _draw_key, session_timeout_ms, description, random, namespace, ticket)
 
         self._make_protocol: Callable[[], Protocol] = make_protocol
 
@@ -102,30 +110,6 @@ class BaseClient:
         claim = Claim(self.namespace, resources, holder, data, ttl_ms, wait_ms, detached, found.max_hold_ms, chain)
         checked(claim)
         return Wish(claim, found, on_lost, keeper)
-
-    def _resumed(self, ticket: Ticket, result: Any, terms: Terms, session: int) -> LeaseRecord:
-        """Return the record of a lease that was resumed, from the answer to its adoption.
-
-        Raises:
-            LeaseLost: it is not held any more.
-        """
-        if not isinstance(result, ClaimStatus) or result.phase != ClaimPhase.HELD:
-            raise LeaseLost(f"{ticket.name!r} is not held any more: its ticket is of token {ticket.token}")
-        return LeaseRecord(
-            namespace=ticket.namespace,
-            path=ticket.path,
-            holder=ticket.holder,
-            data=b"",
-            claim=result.claim,
-            token=ticket.token,
-            ttl_ms=result.ttl_ms,
-            bound_ms=result.hold_until_ms,
-            expires_at_ms=result.expires_at_ms,
-            auto_renew=terms.auto_renew,
-            detached=ticket.detached,
-            session=session,
-            resources=(Resource(ticket.path),),
-        )
 
 
 def views(protocol: Protocol, page: Any) -> tuple[list[LeaseView], int]:

@@ -59,15 +59,26 @@ class Caller(BaseCaller):
         self._closed = False
         self._ending = False
 
-    def ask(self, begin: Callable[[Callable[[Any], None], int], Any]) -> Any:
-        """Have `begin` begin a request, and return its result; raise it if it is an error."""
+    def ask(self, begin: Callable[[Callable[[Any], None], int], T], abandon: Callable[[T], None] | None = None) -> Any:
+        """Have `begin` begin a request, and return its result; raise it if it is an error.
+
+        `abandon` is called, with what `begin` returned, if nobody waits for the result any more.
+        """
         engine = self._running()
         outcome = Outcome()
         with engine.lock:
             now = self.protocol.now_ms = now_ms()
-            begin(outcome.set, now + self.request_timeout_ms)
+            begun = begin(outcome.set, now + self.request_timeout_ms)
         engine.wake()
-        return self._wait(outcome)
+        try:
+            return self._wait(outcome)
+        except BaseException:
+            if abandon is not None:
+                with engine.lock:
+                    self.protocol.now_ms = now_ms()
+                    abandon(begun)
+                engine.wake()
+            raise
 
     def acquire(self, operation: Claim, terms: Terms) -> Any:
         """Return a LeaseRecord or a Denied, or raise."""

@@ -22,7 +22,8 @@ from typing import Any, Final
 
 from .clock import now_ms
 from .errors import LeaseLost, LessorError
-from .records import LeaseRecord
+from .records import LeaseRecord, Terms
+from .ticket import read
 
 KEPT, OWN, RENEW_WHILE, HOLD_UNTIL, OVER, _SLOTS = range(6)
 """Until when the keeper, and the parent itself, has renewed; how long it may be renewed and held (0: for ever); whether
@@ -105,7 +106,7 @@ def main() -> int:
     parent = _Parent(facts["parent"])
     with connect(facts["endpoints"], description=f"keeper of process {facts['parent']}") as client:
         try:
-            lease = client.resume(facts["ticket"])
+            lease = client._lease(client._resume(read(facts["ticket"]), Terms(), adopt=False), None)  # noqa: SLF001
         except LeaseLost:
             lease = None
         except LessorError:

@@ -2,10 +2,12 @@
 
 import datetime as dt
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..core.errors import LessorError
 from ..core.resources import Mode, Resource
 from ..core.results import ClaimInfo, ClaimPhase, ClaimStatus
 from . import clock
@@ -84,8 +86,13 @@ class BaseLease:
 
     @property
     def state(self) -> LeaseState:
-        """HELD, JEOPARDY (held, but less than a third of its ttl is left unrenewed), LOST or RELEASED: as of now."""
+        """HELD, JEOPARDY (held, but less than a third of its ttl is left unrenewed), LOST or RELEASED: as of now.
+
+        RELEASED also while a transaction is under way that may release it; should that be declined, it is held again.
+        """
         state = self._record.state
+        if self._record.laid_down and not self._record.over:
+            return LeaseState.RELEASED
         return LeaseState.LOST if not self._record.over and not self.held else state
 
     @property
@@ -146,18 +153,24 @@ class BaseLease:
         if isinstance(status, ClaimStatus) and status.phase == ClaimPhase.HELD:
             self._record.expires_at_ms = max(self._record.expires_at_ms, status.expires_at_ms)
 
-    def _shrunk(self, count: int | None, *, to_read: bool, data: bytes | None) -> None:
-        """Take in that a claim was amended as asked for."""
-        record = self._record
-        record.data = record.data if data is None else data
-        resources = record.resources
+    @contextmanager
+    def _shrinking(self, count: int | None, *, to_read: bool) -> Iterator[None]:
+        """Count less as held from the moment of asking, and as much as before only if it certainly was refused."""
+        record, before = self._record, self._record.resources
         if count is not None:
-            resources = tuple([replace(each, count=count) if each.mode == Mode.COUNT else each for each in resources])
-        if to_read:
-            resources = tuple(
-                [replace(each, mode=Mode.READ) if each.mode == Mode.WRITE else each for each in resources]
+            record.resources = tuple(
+                [replace(each, count=min(count, each.count)) if each.mode == Mode.COUNT else each for each in before]
             )
-        record.resources = resources
+        if to_read:
+            record.resources = tuple(
+                [replace(each, mode=Mode.READ) if each.mode == Mode.WRITE else each for each in before]
+            )
+        try:
+            yield
+        except LessorError as error:
+            if not error.indefinite:
+                record.resources = before
+            raise
 
     def _on_change(self, callback: Callable[[Any, LeaseState], object]) -> None:
         self._watch(
@@ -203,8 +216,9 @@ class BaseLease:
         self._caller.do(step)
 
     def _is_not_ours(self) -> bool:
-        """Return whether there is nothing to give back: it was released, or the parent of this process holds it."""
-        return self._record.state is LeaseState.RELEASED or self._record.loss is Loss.FORK
+        """Return whether there is nothing to give back: it was released, or is another client's by now."""
+        record = self._record
+        return record.state is LeaseState.RELEASED or record.loss in (Loss.FORK, Loss.TAKEN_OVER, Loss.STOLEN)
 
     def _lost_in_its_body(self) -> LeaseLost | None:
         lost = self.lost_reason

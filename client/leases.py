@@ -11,7 +11,7 @@ from typing import Any
 
 from ..core.commands import Operation, Renew
 from ..core.events import KINDS
-from ..core.results import TAKEN_OVER, ClaimPhase, ClaimStatus, NotHeld, Renewed
+from ..core.results import HELD_LONG, OVERDUE, TAKEN_OVER, ClaimPhase, ClaimStatus, NotHeld, Renewed
 from .calls import Calls
 from .records import LeaseRecord
 from .states import LeaseState, Loss
@@ -32,6 +32,8 @@ def why_gone(told: ClaimStatus | NotHeld) -> tuple[Loss, str]:
     why = told.why if isinstance(told, ClaimStatus) else ""
     if not why or why in KINDS:
         return (Loss.EXPIRED, "it expired") if why == "expired" else (Loss.ENDED, NOT_HELD)
+    if why in (HELD_LONG, OVERDUE):
+        return (Loss.MAX_HOLD if why == HELD_LONG else Loss.EXPIRED), why
     return (Loss.TAKEN_OVER if why.startswith(TAKEN_OVER) else Loss.BROKEN), why
 
 
@@ -93,13 +95,15 @@ class Leases:
         return _safe_until_ms(lease, self._granted_until_ms(lease))
 
     def _granted_until_ms(self, lease: LeaseRecord) -> int:
+        until_ms = self._calls.anchor.safe_until_ms(self.expires_at_ms(lease))
+        return until_ms if lease.kept_until is None else lease.kept_until(until_ms)
+
+    def expires_at_ms(self, lease: LeaseRecord) -> int:
+        """Return when on the lease clock it ends, unless something is done for it."""
         expires_at_ms = lease.expires_at_ms
         if not lease.ttl_ms:
             expires_at_ms = max(expires_at_ms, self._session_until(lease))
-        if lease.bound_ms:
-            expires_at_ms = min(expires_at_ms, lease.bound_ms)
-        until_ms = self._calls.anchor.safe_until_ms(expires_at_ms)
-        return until_ms if lease.kept_until is None else lease.kept_until(until_ms)
+        return min(expires_at_ms, lease.bound_ms) if lease.bound_ms else expires_at_ms
 
     def _jeopardy_from_ms(self, lease: LeaseRecord, until_ms: int) -> int:
         """Return from when on a lease that is kept alive is in jeopardy; its deadline, if nobody keeps it alive.
@@ -223,7 +227,8 @@ class Leases:
             self._give_up(lease)
 
     def _why_over(self, lease: LeaseRecord) -> tuple[Loss, str]:
-        if lease.hold_until_ms and self._calls.now_ms >= lease.hold_until_ms:
+        bounded = lease.bound_ms and self._calls.now_ms >= self._calls.anchor.safe_until_ms(lease.bound_ms)
+        if bounded or (lease.hold_until_ms and self._calls.now_ms >= lease.hold_until_ms):
             return Loss.MAX_HOLD, "it was held for as long as it may be held (max_hold)"
         if self._suspended_at_ms >= lease.renewed_ms:
             return Loss.SUSPENDED, "it expired while the machine was suspended"

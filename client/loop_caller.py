@@ -27,14 +27,26 @@ class LoopCaller(BaseCaller):
         self._closed = False
         self._finalizer: weakref.finalize[..., Any] | None = None
 
-    async def ask(self, begin: Callable[[Callable[[Any], None], int], Any]) -> Any:
-        """Have `begin` begin a request, and return its result; raise it if it is an error."""
+    async def ask(
+        self, begin: Callable[[Callable[[Any], None], int], T], abandon: Callable[[T], None] | None = None
+    ) -> Any:
+        """Have `begin` begin a request, and return its result; raise it if it is an error.
+
+        `abandon` is called, with what `begin` returned, if nobody waits for the result any more.
+        """
         engine = self._running()
         outcome = engine.loop.create_future()
         now = self.protocol.now_ms = now_ms()
-        begin(lambda value: _set(outcome, value), now + self.request_timeout_ms)
+        begun = begin(lambda value: _set(outcome, value), now + self.request_timeout_ms)
         engine.wake()
-        return _told(await outcome)
+        try:
+            return _told(await outcome)
+        except BaseException:
+            if abandon is not None:
+                self.protocol.now_ms = now_ms()
+                abandon(begun)
+                engine.wake()
+            raise
 
     async def acquire(self, operation: Claim, terms: Terms) -> Any:
         """Return a LeaseRecord or a Denied, or raise."""

@@ -6,12 +6,11 @@ It is told what happened and what time it is, and says what to send and when to 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ..core.commands import (
     DEFAULT_NAMESPACE,
-    FOREVER,
     SESSIONLESS,
     Adopt,
     Cancel,
@@ -27,32 +26,27 @@ from ..core.commands import (
 )
 from ..core.errors import LessorError
 from ..core.requests import Notice
-from ..core.resources import Mode
 from ..core.results import (
-    FREE,
     Cancelled,
     ClaimPhase,
-    ClaimStatus,
     Declined,
     NotHeld,
     Pong,
     SessionOpened,
     Transacted,
 )
+from .acquiring import WITHDRAW_GRACE_MS, Acquiring
 from .calls import Call, Calls, Hooks, Packet
 from .clock import Anchor
-from .errors import AcquireTimeout, ClientClosed, ServiceBusy, Unavailable
+from .errors import ClientClosed, ServiceBusy, Unavailable
 from .heritage import Attaching, Heritage, SessionTicket, parted
 from .leases import NOT_HELD, Leases
 from .pings import Pings
-from .records import Acquire, LeaseRecord, LeaseState, Terms, granted
+from .records import Acquire, LeaseRecord, LeaseState, Terms
 from .refusals import SessionStolen
 from .states import Loss
 
 __all__ = ["NOT_HELD", "WITHDRAW_GRACE_MS", "Acquire", "LeaseRecord", "LeaseState", "Protocol", "Terms"]
-
-WITHDRAW_GRACE_MS = 500
-"""How long past its timeout an acquire waits for the word that its claim is withdrawn, to be definite."""
 
 CLOSED = "the client was closed while it waited"
 
@@ -64,7 +58,7 @@ class _Session:
     ticket: SessionTicket
 
 
-class Protocol:
+class Protocol(Acquiring):
     """A client of the service, as a function of messages and time."""
 
     def __init__(
@@ -88,8 +82,9 @@ class Protocol:
             namespace: of the session: its settings are those of its namespace.
             ticket: of a session to be taken over, instead of opening one.
         """
+        super().__init__()
         self._namespace = namespace
-        hooks = Hooks(self._notice, self._session_ended, lambda: self._pings.ask_soon(), self.fail_all)
+        hooks = Hooks(self._notice, self._session_ended, self._ask_soon, self.fail_all)
         self._calls = Calls(endpoints, luck, hooks)
         self.closed = False
         self.session: _Session | None = None
@@ -109,8 +104,6 @@ class Protocol:
         self._ticket = ticket
         self._attaching: Attaching | None = None
         self._inherited: list[LeaseRecord] = []
-        self._waiting: dict[int, Acquire] = {}
-        self._acquires: dict[int, Acquire] = {}
         self._closing: Call | None = None
         self._pings = Pings(self._calls, session_timeout_ms, self._waiting, self._leases, self._ponged)
         self._failure = ""
@@ -168,33 +161,6 @@ class Protocol:
         else:
             self._calls.begin(call)
 
-    def acquire(
-        self,
-        operation: Claim,
-        on_done: Callable[[Any], None],
-        deadline_ms: int | None,
-        terms: Terms = Terms(),  # noqa: B008 - it is frozen
-        *,
-        auto_renew: bool = True,
-    ) -> Acquire:
-        """Begin to acquire; `on_done` gets the LeaseRecord, a Denied, or an error."""
-        if operation.wait_ms and operation.resources[0].mode == Mode.OBSERVE:
-            # so that the end of its claim can only mean that it has seen what it came for
-            operation = replace(operation, wait_ms=FOREVER)
-        acquire = Acquire(operation, on_done, deadline_ms, terms if auto_renew else replace(terms, auto_renew=False))
-        self._acquires[id(acquire)] = acquire
-        self._calls.wake_by(deadline_ms)
-        self._claim(acquire)
-        return acquire
-
-    def abandon(self, acquire: Acquire) -> None:
-        """Nobody waits for this acquire any more: withdraw it, and release it if it was granted meanwhile."""
-        if acquire.lease is not None:
-            self.release(acquire.lease, _ignore, None)
-        elif not acquire.finished:
-            acquire.on_done = _ignore
-            self._withdraw(acquire)
-
     def release(self, lease: LeaseRecord, on_done: Callable[[Any], None], deadline_ms: int | None) -> None:
         """Give a lease back. It counts as released from now on; a request in vain goes on in the background.
 
@@ -202,7 +168,11 @@ class Protocol:
         """
         if lease.over:
             if self._is_of_this_session(lease):
-                self.call(Cancel(lease.claim), on_done, deadline_ms)
+                self.call(
+                    Cancel(lease.claim),
+                    lambda result: on_done(NotHeld() if isinstance(result, Cancelled) else result),
+                    deadline_ms,
+                )
             else:
                 on_done(NotHeld())
             return
@@ -354,6 +324,10 @@ class Protocol:
         """Whether a detached claim may be granted that would outlive the session, so that closing must wait for it."""
         return any(isinstance(call.operation, Claim) and call.operation.detached for call in self._calls.under_way())
 
+    def _claim_answered(self) -> None:
+        if self._closing is not None and not self._unsettled() and self._forget(self._closing):
+            self._begin(self._closing)
+
     def fail_all(self, error: LessorError) -> None:
         """End everything under way with an error: the client is broken or gone."""
         self.closed, self._leases.renewing = True, False
@@ -447,122 +421,6 @@ class Protocol:
 
     def _session_until_ms(self, lease: LeaseRecord) -> int:
         return self.session.expires_at_ms if self.session is not None and self.session.number == lease.session else 0
-
-    # --- acquiring ---------------------------------------------------------------------------------------------------
-
-    def _claim(self, acquire: Acquire) -> None:
-        acquire.claim = 0
-        acquire.call = self.call(acquire.operation, lambda result: self._claimed(acquire, result), None)
-
-    def _claimed(self, acquire: Acquire, result: Any) -> None:
-        if isinstance(result, ClaimStatus):
-            if result.phase == ClaimPhase.GONE:
-                self._finish(acquire, result)  # of an observer: it has seen what it came for, or may not wait for it
-            elif acquire.finished or acquire.withdrawing:
-                self._withdraw_claim(acquire, result.claim)
-            elif result.phase == ClaimPhase.HELD:
-                self._granted(acquire, result)
-            else:
-                acquire.claim = result.claim
-                acquire.waiters_ahead = result.waiters_ahead
-                self._waiting[result.claim] = acquire
-        elif acquire.ghost:
-            self._finish(acquire, Unavailable(f"{_name(acquire)}: the session ended meanwhile", indefinite=True))
-        else:
-            self._finish(acquire, result)
-        if self._closing is not None and not self._unsettled() and self._forget(self._closing):
-            self._begin(self._closing)
-
-    def _claim_status(self, status: ClaimStatus) -> None:
-        acquire = self._waiting.get(status.claim)
-        if acquire is None:
-            return
-        if status.phase == ClaimPhase.HELD:
-            self._granted(acquire, status)
-        elif status.phase == ClaimPhase.GONE:
-            del self._waiting[status.claim]
-            if acquire.observes and not acquire.withdrawing:
-                # its session lives, and waits for it without end: nothing but this ends its claim, though the push that
-                # said so may have been lost
-                self._finish(acquire, replace(status, why=FREE))
-            elif acquire.withdrawing or (acquire.deadline_ms is not None and self.now_ms >= acquire.deadline_ms):
-                self._finish(acquire, _timed_out(acquire, indefinite=False))
-            else:
-                self._claim(acquire)  # it went before its time: somebody removed it
-        else:
-            acquire.waiters_ahead = status.waiters_ahead
-
-    def _ask_about(self, claim: int) -> None:
-        """Ask for one claim, in addition to the pings that ask for those that wait in turns."""
-
-        def done(result: Any) -> None:
-            if isinstance(result, Pong):
-                self._ponged(result)
-
-        self._begin(Call(Ping((claim,)), done, None))
-
-    def _granted(self, acquire: Acquire, status: ClaimStatus) -> None:
-        self._waiting.pop(status.claim, None)
-        if acquire.finished or acquire.withdrawing:
-            self._withdraw_claim(acquire, status.claim)
-            return
-        lease = granted(acquire, status, self.session_number)
-        if self.now_ms < self.safe_until_ms(lease):
-            self._leases.add(lease, acquire.terms.max_hold_ms, acquire.terms.progress_ms)
-            acquire.lease = lease
-            self._finish(acquire, lease)
-        elif max(status.expires_at_ms, self._session_until_ms(lease) if not lease.ttl_ms else 0) > self.anchor.clock_ms:
-            # It looks as if the news had come too late. But the anchor may be from before the lease clock stood still:
-            # a push brings none, and the answer to a question one from when that was asked for the first time. A new
-            # question may do better, and the place in the line need not be given up. This comes to an end: either an
-            # answer comes within the time that is left, or the lease clock has gone by that much.
-            acquire.claim, acquire.token = status.claim, status.token
-            self._waiting[status.claim] = acquire
-            self._ask_about(status.claim)
-        else:
-            # the news of the grant came too late to be of use: give it back and stand in line again
-            self._leases.end(lease, LeaseState.LOST, "it expired before the news of it came", Loss.EXPIRED)
-            acquire.ghost = True
-            self._give_back(lease.token)
-            self._claim(acquire)
-
-    def _acquire_timed_out(self, acquire: Acquire) -> None:
-        if acquire.withdrawing:
-            self._finish(acquire, _timed_out(acquire, indefinite=True))
-            return
-        call = acquire.call
-        assert call is not None
-        if acquire.claim:
-            acquire.deadline_ms = self.now_ms + WITHDRAW_GRACE_MS
-            self._calls.wake_by(acquire.deadline_ms)
-        else:
-            doubt = call.indefinite or acquire.ghost
-            self._finish(acquire, Unavailable(f"{_name(acquire)}: {self._why(call)}", indefinite=doubt))
-        self._withdraw(acquire)
-
-    def _withdraw(self, acquire: Acquire) -> None:
-        acquire.withdrawing = True
-        if acquire.claim:
-            self._withdraw_claim(acquire, acquire.claim)
-        elif acquire.call is not None and not acquire.call.indefinite:
-            self._forget(acquire.call)
-            self._finish(acquire, _timed_out(acquire, indefinite=False))
-        # otherwise the claim is withdrawn when its answer says under which number it stands
-
-    def _withdraw_claim(self, acquire: Acquire, claim: int) -> None:
-        def done(result: Any) -> None:
-            self._waiting.pop(claim, None)
-            if isinstance(result, Cancelled):
-                self._finish(acquire, _timed_out(acquire, indefinite=False))
-
-        self._waiting.pop(claim, None)
-        self._cancel(claim, done)
-
-    def _finish(self, acquire: Acquire, outcome: Any) -> None:
-        self._acquires.pop(id(acquire), None)
-        if not acquire.finished:
-            acquire.finished = True
-            acquire.on_done(outcome)
 
     def _why(self, call: Call) -> str:
         """Return why a call has no outcome: one that waits for the session has none for the reason that has kept it."""
@@ -685,6 +543,9 @@ class Protocol:
             self._pings.send_if_due()
         self._leases.renew_what_is_due()
 
+    def _ask_soon(self) -> None:
+        self._pings.ask_soon()
+
     def _ponged(self, pong: Pong) -> None:
         if self.session is not None:
             self.session.expires_at_ms = max(self.session.expires_at_ms, pong.expires_at_ms)
@@ -697,16 +558,6 @@ def _not_held(operation: Transact, declined: Declined) -> int:
     items: tuple[Any, ...] = operation.checks if declined.part == "check" else operation.steps
     item = items[declined.index] if declined.index < len(items) else None
     return item.token if isinstance(item, TokenHeld | Release) else 0
-
-
-def _timed_out(acquire: Acquire, *, indefinite: bool) -> LessorError:
-    if not acquire.operation.wait_ms:
-        return Unavailable(f"{_name(acquire)}: the news of the grant did not come in time", indefinite=indefinite)
-    return AcquireTimeout(f"{_name(acquire)} was not granted in time", indefinite=indefinite or acquire.ghost)
-
-
-def _name(acquire: Acquire) -> str:
-    return repr("/".join(acquire.operation.resources[0].path))
 
 
 def _ignore(_: Any) -> None:

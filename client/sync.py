@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from ..core import limits
-from ..core.commands import Adopt, Describe, ListClaims, Operation, Release, Transact, Validate
+from ..core.commands import Describe, ListClaims, Operation, Release, Transact, Validate
 from ..core.resources import Mode, Resource
 from ..core.results import FREE, ClaimPage, Denied, Released, Valid
 from . import asks
@@ -22,8 +22,11 @@ from .lease import BaseLease, LeaseView
 from .model import Model
 from .news import check_on_lost
 from .recipes.sync_groups import Recipes
+from .records import LeaseRecord, Terms
 from .refusals import refused
+from .resuming import Resuming
 from .states import LeaseState
+from .ticket import Ticket
 from .ticket import read as read_ticket_text
 from .wants import Name, Want, path_of, read, resources_of, write
 from .watching import Watch
@@ -88,8 +91,9 @@ class Lease(BaseLease):
             CannotGrow: that is not less, or no units are held.
             NotHeldError: the lease is not held any more.
         """
-        self._take_status(self._asked(asks.amend(self._record.claim, count=count, to_read=False, data=None)))
-        self._shrunk(count, to_read=False, data=None)
+        ask = asks.amend(self._record.claim, count=count, to_read=False, data=None)
+        with self._shrinking(count, to_read=False):
+            self._take_status(self._asked(ask))
 
     def share(self) -> None:
         """Hold only to read from now on what was held to write; readers who wait come in at once.
@@ -97,8 +101,9 @@ class Lease(BaseLease):
         Raises:
             NotHeldError: the lease is not held any more.
         """
-        self._take_status(self._asked(asks.amend(self._record.claim, count=None, to_read=True, data=None)))
-        self._shrunk(None, to_read=True, data=None)
+        ask = asks.amend(self._record.claim, count=None, to_read=True, data=None)
+        with self._shrinking(None, to_read=True):
+            self._take_status(self._asked(ask))
 
     def update(self, data: bytes) -> None:
         """Replace the data that is kept with the lease, for others to see.
@@ -107,7 +112,7 @@ class Lease(BaseLease):
             NotHeldError: the lease is not held any more.
         """
         self._take_status(self._asked(asks.amend(self._record.claim, count=None, to_read=False, data=data)))
-        self._shrunk(None, to_read=False, data=data)
+        self._record.data = data
 
     def write(self, data: bytes, name: Name | None = None, *, version: int | None = None) -> Register:
         """Write the fenced register of `name`, which the lease must cover (None: of the lease's own).
@@ -202,6 +207,7 @@ class Client(BaseClient, Model, Recipes):
         request_timeout: Duration = 10.0,
         description: str = "",
         detect_deadlocks: bool = False,
+        session: str | None = None,
     ) -> None:
         """Make a client; it connects when it is first used.
 
@@ -214,6 +220,8 @@ class Client(BaseClient, Model, Recipes):
             description: of this client, for operators.
             detect_deadlocks: an acquire that would wait for ever, since each thread of a circle waits for the next one,
                 raises DeadlockDetected. Only for programs in which the thread that acquires also releases.
+            session: a ticket from `session_ticket` of a former client: its session is taken over, with its timeout, and
+                `recover` returns what it holds.
 
         Raises:
             BadRequest: an argument is out of bounds; the text says which.
@@ -226,6 +234,7 @@ class Client(BaseClient, Model, Recipes):
             request_timeout,
             description,
             detect_deadlocks=detect_deadlocks,
+            session=session,
         )
         self._caller = Caller(self._make_protocol, self._request_timeout_ms)
         self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
@@ -360,8 +369,12 @@ class Client(BaseClient, Model, Recipes):
     ) -> Lease:
         """Go on with the lease of a ticket: renew it, from now on in the background, and release it at the end.
 
-        The lease is this client's from now on, and whoever had it is told that it was taken over. `max_hold` counts
-        from now.
+        The lease is this client's from now on, and whoever had it is told that it was taken over. Nothing changes for
+        others: it is the same grant under the same token. So hand a ticket over, and stop to use the lease, or take
+        over from somebody who is dead. Until the former owner is told - mostly at once; if he is cut off, at his
+        deadline of then, or when he is back - he believes that he holds it, and his release would end it.
+
+        `max_hold` counts from now. A call that is interrupted gives back what it has taken over.
 
         Raises:
             LeaseLost: it is not held any more.
@@ -378,10 +391,7 @@ class Client(BaseClient, Model, Recipes):
         terms = checked_terms(
             read_ticket.ttl_ms, auto_renew=auto_renew, max_hold=max_hold, progress_timeout=progress_timeout
         )
-        result = self._ask(Adopt(read_ticket.token))
-        record = self._resumed(read_ticket, result, terms, self._caller.protocol.session_number)
-        self._caller.do(lambda: self._caller.protocol.adopt(record, terms))
-        return self._lease(record, on_lost)
+        return self._lease(self._resume(read_ticket, terms, adopt=True), on_lost)
 
     def release(self, token: int) -> bool:
         """Give back the grant of this token, whoever took it: a lease of another client, such as a detached one.
@@ -391,7 +401,10 @@ class Client(BaseClient, Model, Recipes):
         Raises:
             Unavailable, BadRequest: as `acquire`.
         """
-        return isinstance(self._ask(Release(token)), Released)
+        checked(Release(token))
+        protocol = self._caller.protocol
+        result = self._caller.ask(lambda done, deadline: protocol.release_token(token, done, deadline))
+        return isinstance(result, Released)
 
     def wait_free(self, name: Name, timeout: Duration | None = None) -> bool:
         """Wait until whoever holds `name` now has let go of it; False if that did not happen in time.
@@ -416,6 +429,35 @@ class Client(BaseClient, Model, Recipes):
         """
         result = self._ask(Validate(token))
         return view_of(self._caller.protocol, result.claim) if isinstance(result, Valid) else None
+
+    # --- the session -------------------------------------------------------------------------------------------------
+
+    def session_ticket(self) -> str:
+        """Return a small text by which a client that comes after this one can take its session over.
+
+        Keep it, secretly, where the next process finds it: `connect(..., session=ticket)`. Each client that takes the
+        session over has a new ticket, and the old one is of no use any more.
+
+        Raises:
+            Unavailable, ServiceBusy: as `acquire`.
+        """
+        return str(self._caller.ask(self._caller.protocol.session_ticket))
+
+    def recover(self, *, on_lost: OnLost | None = None) -> list[Lease]:
+        """Return the leases that the session held when this client took it over, and still holds; each only once.
+
+        They are renewed in the background as if they had been acquired here. What still waited was withdrawn, since
+        nobody waits for it any more. Leases in other namespaces are not found.
+
+        Raises:
+            SessionExpired: the session has ended; connect without it, and acquire anew.
+            OutOfSequence: another client has taken the session over with this ticket.
+            WrongKey: the ticket is of another session.
+            SessionStolen: another client has taken the session over since.
+            Unavailable, ServiceBusy: as `acquire`.
+        """
+        check_on_lost(on_lost)
+        return [self._lease(record, on_lost) for record in self._caller.ask(self._caller.protocol.recover)]
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
@@ -522,6 +564,13 @@ class Client(BaseClient, Model, Recipes):
         protocol = self._caller.protocol
         begin: Callable[..., Any] = protocol.transact if isinstance(operation, Transact) else protocol.call
         return self._caller.ask(lambda done, deadline: begin(operation, done, deadline))
+
+    def _resume(self, ticket: Ticket, terms: Terms, *, adopt: bool) -> LeaseRecord:
+        def begin(done: Callable[[Any], None], deadline_ms: int) -> Resuming:
+            return Resuming(self._caller.protocol, ticket, terms, done, deadline_ms, adopt=adopt)
+
+        record: LeaseRecord = self._caller.ask(begin, Resuming.abandon)
+        return record
 
     def _views(self, operation: Operation) -> tuple[list[LeaseView], int]:
         page = self._ask(operation)

@@ -17,10 +17,12 @@ from .results import (
     CANNOT_GROW,
     COUNT_TOO_LARGE,
     FREE,
+    HELD_LONG,
     LIMIT_DIFFERS,
     NO_SUCH_NAMESPACE,
     NO_SUCH_SEMAPHORE,
     NO_TTL,
+    OVERDUE,
     TAKEN_OVER,
     TOO_MANY,
     TTL_TOO_LONG,
@@ -387,7 +389,7 @@ class Claims:
             self.end(claim, "expired", notify=True, why=self._why_expired(claim))
 
     def _why_expired(self, claim: ClaimRecord) -> str:
-        return "it was held for as long as it may be" if claim.ends_at_ms == claim.hold_until_ms else ""
+        return HELD_LONG if claim.ends_at_ms == claim.hold_until_ms else ""
 
     def unpinned(self, namespace: str, path: tuple[str, ...]) -> None:
         """End what was kept by a pin alone."""
@@ -396,7 +398,7 @@ class Claims:
             if claim is None or not claim.token or self._pins.pinned(claim):
                 continue
             if 0 < claim.ends_at_ms <= self._book.clock_ms:
-                self.end(claim, "expired", notify=True, why="it was overdue, and its last pin is gone")
+                self.end(claim, "expired", notify=True, why=OVERDUE)
         self.drop_empty(namespace)
 
     def end_of_session(self, session: Session, kind: str) -> int:

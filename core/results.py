@@ -336,6 +336,12 @@ class EventPage:
 FREE: Final = "it is free"
 """Why the claim of an observer is gone when it has seen what it came for."""
 
+HELD_LONG: Final = "it was held for as long as it may be"
+"""Why a grant has expired that was renewed."""
+
+OVERDUE: Final = "it was overdue, and its last pin is gone"
+"""Why a grant has expired that was kept by a pin alone."""
+
 TAKEN_OVER: Final = "it was taken over"
 """How the reason begins why a grant is gone that another session has adopted."""
 

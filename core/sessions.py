@@ -102,7 +102,9 @@ class Sessions:
             # a key is replaced only by attaching: whoever is behind has most likely had the right one
             behind = operation.new_key and operation.attach <= record.attach
             return failed(OUT_OF_SEQUENCE if behind else WRONG_KEY)
-        if operation.attach < record.attach or (operation.new_key and not repeated and operation.attach == record.attach):
+        if operation.attach < record.attach or (
+            operation.new_key and not repeated and operation.attach == record.attach
+        ):
             return failed(OUT_OF_SEQUENCE, f"the session was attached for the {record.attach}. time meanwhile")
         if not repeated and operation.new_key in self._by_key:
             return failed(WRONG_KEY)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         Refused,
         SemaphoreExists,
         SemaphoreInUse,
+        SessionExpired,
         SessionStolen,
         TransactionDeclined,
         VersionConflict,
@@ -46,13 +47,18 @@ if TYPE_CHECKING:
     from .client.states import LeaseState, Loss
     from .client.sync import Client, Lease, Lock, connect
     from .client.wants import read, units, write
+    from .client.watch import Missed
     from .core.errors import Corrupt, ForeignDatabase
+    from .core.events import DATA_CHANGED, DELETED, OWNERS_CHANGED, Event
     from .storage.failures import StorageFailed
     from .transport.ports import AddressInUse
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DATA_CHANGED",
+    "DELETED",
+    "OWNERS_CHANGED",
     "AcquireTimeout",
     "AddressInUse",
     "BadRequest",
@@ -62,6 +68,7 @@ __all__ = [
     "ClientClosed",
     "Corrupt",
     "DeadlockDetected",
+    "Event",
     "ForeignDatabase",
     "Lease",
     "LeaseLost",
@@ -71,6 +78,7 @@ __all__ = [
     "LimitDiffers",
     "Lock",
     "Loss",
+    "Missed",
     "NamespaceExists",
     "NamespaceInUse",
     "NoSuchNamespace",
@@ -82,6 +90,7 @@ __all__ = [
     "SemaphoreExists",
     "SemaphoreInUse",
     "ServiceBusy",
+    "SessionExpired",
     "SessionStolen",
     "StorageFailed",
     "TransactionDeclined",
@@ -103,12 +112,14 @@ _HOMES = {
     "client.refusals": (
         "CannotGrow DeadlockDetected LimitDiffers NamespaceExists NamespaceInUse NoSuchNamespace "
         "NoSuchSemaphore NotCovered NotHeldError OutOfSequence Refused SemaphoreExists SemaphoreInUse "
-        "SessionStolen TransactionDeclined VersionConflict WrongKey"
+        "SessionExpired SessionStolen TransactionDeclined VersionConflict WrongKey"
     ),
     "client.states": "LeaseState Loss",
     "client.wants": "read units write",
+    "client.watch": "Missed",
     "client.sync": "Client Lease Lock connect",
     "core.errors": "Corrupt ForeignDatabase",
+    "core.events": "DATA_CHANGED DELETED OWNERS_CHANGED Event",
     "storage.failures": "StorageFailed",
     "transport.ports": "AddressInUse",
 }

@@ -20,7 +20,18 @@ WORDS = {
     "__aexit__": "__exit__",
 }
 WAITING = {"acquire", "try_acquire", "resume", "release", "describe", "leases", "close", "renew"}
-WAITING |= {"about", "wait_free", "validate", "shrink", "share", "update", "write", "erase"}
+WAITING |= {
+    "session_ticket",
+    "recover",
+    "about",
+    "wait_free",
+    "validate",
+    "shrink",
+    "share",
+    "update",
+    "write",
+    "erase",
+}
 SHAPE = ("Lease", "Lock", "Client")
 
 
