@@ -1,7 +1,6 @@
 """The asyncio face of the client: the names of the blocking one in the same order, awaited; no thread of its own."""
 
 import asyncio
-import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -12,10 +11,9 @@ from ..core.resources import Mode, Resource
 from ..core.results import FREE, ClaimPage, Denied, Released, Valid
 from . import asks
 from .aio_model import AsyncModel
-from .aio_watching import Watch
+from .aio_watching import Watches
 from .asks import Ask, Register, T
 from .base import BaseClient, checked, checked_terms, renewal_milliseconds, shown, view_of, views
-from .course import Course
 from .description import Description, description
 from .durations import Duration
 from .errors import AcquireTimeout, ClientClosed, LeaseLost, ServiceBusy, Unavailable
@@ -203,7 +201,7 @@ class Lock:
         await lease.__aexit__(kind, error, trace)
 
 
-class Client(BaseClient, AsyncModel, Recipes):
+class Client(BaseClient, AsyncModel, Recipes, Watches):
     """A client of the service. One is enough: all tasks of an event loop may use it."""
 
     def __init__(
@@ -246,7 +244,6 @@ class Client(BaseClient, AsyncModel, Recipes):
             session=session,
         )
         self._caller = LoopCaller(self._make_protocol, self._request_timeout_ms)
-        self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
 
     # --- leases ------------------------------------------------------------------------------------------------------
 
@@ -523,33 +520,11 @@ class Client(BaseClient, AsyncModel, Recipes):
         """
         return [lease async for lease in self._listed("" if all_namespaces else self.namespace, 0)]
 
-    def watch(self, name: Name | None = None, *, below: bool = False, since: int | None = None) -> Watch:
-        """Return an iterator over what happens to a name: its owners, its data, its end (`event.kind`).
-
-        Args:
-            name: or path; None: whatever happens anywhere, in any namespace.
-            below: also what happens to names under it.
-            since: tell what happened after this revision, of an event or of `revision()`; None: from now on.
-
-        What the service does not keep any more is told as `Missed`, so nothing is missed in silence.
-
-        >>> async def example(client):
-        ...     async with client.watch("x") as watch:
-        ...         await (await client.acquire("x")).release()
-        ...         print([(await anext(watch)).kind for _ in range(2)])
-        >>> run(example)
-        ['granted', 'released']
-        """
-        watch = Watch(self._caller, Course(self.namespace, name, since, below=below))
-        self._watches.add(watch)
-        return watch
-
     # --- the end -----------------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
         """Release what is held, withdraw what is waited for, and end the session. Quick, and may be called twice."""
-        for watch in list(self._watches):
-            watch.end(ClientClosed("the client was closed"))
+        self._end_watches()
         await self._caller.close()
 
     async def __aenter__(self) -> Self:

@@ -1,6 +1,7 @@
 """The watch of the asyncio face: the names of the blocking one, awaited; any wait may be cancelled."""
 
 import asyncio
+import functools
 import threading
 import weakref
 from collections.abc import Callable
@@ -11,8 +12,9 @@ from ..transport import sockets
 from .base import checked
 from .course import RETRY_S, Course, Told
 from .durations import Duration, milliseconds
-from .errors import ServiceBusy, Unavailable
+from .errors import ClientClosed, ServiceBusy, Unavailable
 from .loop_caller import LoopCaller
+from .wants import Name
 from .watch_feed import Feed, open_feed
 
 
@@ -178,6 +180,42 @@ class Watch:
             self._feed = open_feed(self._caller, self._course)
             weakref.finalize(self, _leave, self._feed)
         return self._feed
+
+
+class Watches:
+    """What a client offers of watches, and that they end with it."""
+
+    namespace: str
+    _caller: LoopCaller
+
+    @functools.cached_property
+    def _watches(self) -> "weakref.WeakSet[Watch]":
+        return weakref.WeakSet()
+
+    def watch(self, name: Name | None = None, *, below: bool = False, since: int | None = None) -> Watch:
+        """Return an iterator over what happens to a name: its owners, its data, its end (`event.kind`).
+
+        Args:
+            name: or path; None: whatever happens anywhere, in any namespace.
+            below: also what happens to names under it.
+            since: tell what happened after this revision, of an event or of `revision()`; None: from now on.
+
+        What the service does not keep any more is told as `Missed`, so nothing is missed in silence.
+
+        >>> async def example(client):
+        ...     async with client.watch("x") as watch:
+        ...         await (await client.acquire("x")).release()
+        ...         print([(await anext(watch)).kind for _ in range(2)])
+        >>> run(example)
+        ['granted', 'released']
+        """
+        watch = Watch(self._caller, Course(self.namespace, name, since, below=below))
+        self._watches.add(watch)
+        return watch
+
+    def _end_watches(self) -> None:
+        for watch in list(self._watches):
+            watch.end(ClientClosed("the client was closed"))
 
 
 def _leave(feed: Feed) -> None:

@@ -1,7 +1,6 @@
 """The blocking face of the client: thread-safe, one background thread, leases renewed while the program works."""
 
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -14,7 +13,6 @@ from . import asks
 from .asks import Ask, Register, T
 from .base import BaseClient, checked, checked_terms, renewal_milliseconds, shown, view_of, views
 from .caller import Caller
-from .course import Course
 from .description import Description, description
 from .durations import Duration
 from .errors import AcquireTimeout, ClientClosed, ServiceBusy, Unavailable
@@ -29,7 +27,7 @@ from .states import LeaseState
 from .ticket import Ticket
 from .ticket import read as read_ticket_text
 from .wants import Name, Want, path_of, read, resources_of, write
-from .watching import Watch
+from .watching import Watches
 
 CHAIN_MAX = 2**48
 """Flows of control are told apart by numbers below this."""
@@ -194,7 +192,7 @@ class Lock:
         entry[1].__exit__(kind, error, trace)
 
 
-class Client(BaseClient, Model, Recipes):
+class Client(BaseClient, Model, Recipes, Watches):
     """A client of the service. One is enough: all threads of a process may use it."""
 
     def __init__(
@@ -237,7 +235,6 @@ class Client(BaseClient, Model, Recipes):
             session=session,
         )
         self._caller = Caller(self._make_protocol, self._request_timeout_ms)
-        self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
 
     # --- leases ------------------------------------------------------------------------------------------------------
 
@@ -499,32 +496,11 @@ class Client(BaseClient, Model, Recipes):
         """
         return list(self._listed("" if all_namespaces else self.namespace, 0))
 
-    def watch(self, name: Name | None = None, *, below: bool = False, since: int | None = None) -> Watch:
-        """Return an iterator over what happens to a name: its owners, its data, its end (`event.kind`).
-
-        Args:
-            name: or path; None: whatever happens anywhere, in any namespace.
-            below: also what happens to names under it.
-            since: tell what happened after this revision, of an event or of `revision()`; None: from now on.
-
-        What the service does not keep any more is told as `Missed`, so nothing is missed in silence.
-
-        >>> with client.watch("x") as watch:
-        ...     client.acquire("x").release()
-        ...     [next(watch).kind for _ in range(2)]
-        True
-        ['granted', 'released']
-        """
-        watch = Watch(self._caller, Course(self.namespace, name, since, below=below))
-        self._watches.add(watch)
-        return watch
-
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Release what is held, withdraw what is waited for, and end the session. Quick, and may be called twice."""
-        for watch in list(self._watches):
-            watch.end(ClientClosed("the client was closed"))
+        self._end_watches()
         self._caller.close()
 
     def __enter__(self) -> Self:

@@ -1,5 +1,6 @@
 """The blocking watch: an iterator over what happens to a name or a prefix, which nothing is missing from silently."""
 
+import functools
 import threading
 import time
 import weakref
@@ -15,7 +16,8 @@ from .base import checked
 from .caller import Caller
 from .course import RETRY_S, Course, Told
 from .durations import Duration, milliseconds
-from .errors import ServiceBusy, Unavailable
+from .errors import ClientClosed, ServiceBusy, Unavailable
+from .wants import Name
 from .watch_feed import Feed, open_feed
 
 
@@ -70,7 +72,7 @@ class Watch:
                     self._free()
 
     def close(self) -> None:
-        """End the watch, and any wait for it, at once. May be called twice, and from any thread."""
+        """End the watch, and any wait for it, at once. May be called twice."""
         self.end(None)
 
     def end(self, error: BaseException | None) -> None:
@@ -175,6 +177,47 @@ class Watch:
             line, self._line = self._line, None
         if line is not None:
             line.close()
+
+
+_watches_lock = threading.Lock()
+
+
+class Watches:
+    """What a client offers of watches, and that they end with it."""
+
+    namespace: str
+    _caller: Caller
+
+    @functools.cached_property
+    def _watches(self) -> "weakref.WeakSet[Watch]":
+        return weakref.WeakSet()
+
+    def watch(self, name: Name | None = None, *, below: bool = False, since: int | None = None) -> Watch:
+        """Return an iterator over what happens to a name: its owners, its data, its end (`event.kind`).
+
+        Args:
+            name: or path; None: whatever happens anywhere, in any namespace.
+            below: also what happens to names under it.
+            since: tell what happened after this revision, of an event or of `revision()`; None: from now on.
+
+        What the service does not keep any more is told as `Missed`, so nothing is missed in silence.
+
+        >>> with client.watch("x") as watch:
+        ...     client.acquire("x").release()
+        ...     [next(watch).kind for _ in range(2)]
+        True
+        ['granted', 'released']
+        """
+        watch = Watch(self._caller, Course(self.namespace, name, since, below=below))
+        with _watches_lock:
+            self._watches.add(watch)
+        return watch
+
+    def _end_watches(self) -> None:
+        with _watches_lock:
+            watches = list(self._watches)
+        for watch in watches:
+            watch.end(ClientClosed("the client was closed"))
 
 
 class _Line:

@@ -26,6 +26,7 @@ from .rules import (
     check_parties,
     may_open,
     members_of,
+    started,
     under,
 )
 
@@ -291,7 +292,7 @@ def singleton(
     """Have a function run once at a time over all hosts, as for a job that many of them start.
 
     Args:
-        name: of the job.
+        name: of the job, and of its lease while it runs; the start is marked by the lease of the name with ".started".
         client: None: one for each call, to the endpoints in LESSOR_ENDPOINTS.
         timeout: how long to wait while it runs elsewhere, or has just run; then it is skipped, and SKIPPED returned.
         min_hold: after a start it does not start again for so long, however soon it ends or dies. Choose more than the
@@ -309,7 +310,7 @@ def singleton(
     >>> run(example)
     done SKIPPED
     """
-    under(name)  # refuses what is none
+    started(name)  # refuses what is none
     milliseconds(min_hold)
 
     def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R | Skipped]]:
@@ -329,14 +330,14 @@ def singleton(
 
     async def held(using: "Client", job: Callable[[], Awaitable[R]]) -> R | Skipped:
         deadline = Deadline(asyncio.get_running_loop().time, timeout)
-        running = using.lock(under(name, "running"), ttl, timeout=timeout, on_lost=on_lost, cancel_on_loss=True)
+        running = using.lock(under(name), ttl, timeout=timeout, on_lost=on_lost, cancel_on_loss=True)
         async with AsyncExitStack() as stack:
             try:
                 await stack.enter_async_context(running)
                 if milliseconds(min_hold):
                     # nobody's but its ttl's: it outlives the job, this client and this process
                     await using.acquire(
-                        under(name, "started"), min_hold, timeout=deadline.left(), detached=True, auto_renew=False
+                        started(name), min_hold, timeout=deadline.left(), detached=True, auto_renew=False
                     )
             except AcquireTimeout:
                 return SKIPPED

@@ -71,6 +71,18 @@ def under(name: Name, *parts: str) -> tuple[str, ...]:
     return (*path_of(name), *parts)
 
 
+def started(name: Name) -> tuple[str, ...]:
+    """Return what is held while a job of this name is not to start again; it overlaps neither the name nor any below.
+
+    Raises:
+        BadRequest: it is no name.
+    """
+    path = path_of(name)
+    if not path:
+        raise BadRequest("a job has a name")
+    return (*path[:-1], f"{path[-1]}.started")
+
+
 def leader_of(views: Iterable[LeaseView], name: Name) -> Leader | None:
     """Return who leads, from the description of a name."""
     for view in _held(views, path_of(name)):

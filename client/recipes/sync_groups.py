@@ -27,6 +27,7 @@ from .rules import (
     check_parties,
     may_open,
     members_of,
+    started,
     under,
 )
 from .sync import Election, Observation, ReentrantLock, Semaphore, StableLeadership
@@ -289,7 +290,7 @@ def singleton(
     """Have a function run once at a time over all hosts, as for a job that many of them start.
 
     Args:
-        name: of the job.
+        name: of the job, and of its lease while it runs; the start is marked by the lease of the name with ".started".
         client: None: one for each call, to the endpoints in LESSOR_ENDPOINTS.
         timeout: how long to wait while it runs elsewhere, or has just run; then it is skipped, and SKIPPED returned.
         min_hold: after a start it does not start again for so long, however soon it ends or dies. Choose more than the
@@ -303,7 +304,7 @@ def singleton(
     >>> report(), report()
     ('done', SKIPPED)
     """
-    under(name)  # refuses what is none
+    started(name)  # refuses what is none
     milliseconds(min_hold)
 
     def decorate(function: Callable[P, R]) -> Callable[P, R | Skipped]:
@@ -323,15 +324,13 @@ def singleton(
 
     def held(using: "Client", job: Callable[[], R]) -> R | Skipped:
         deadline = Deadline(time.monotonic, timeout)
-        running = using.lock(under(name, "running"), ttl, timeout=timeout, on_lost=on_lost)
+        running = using.lock(under(name), ttl, timeout=timeout, on_lost=on_lost)
         with ExitStack() as stack:
             try:
                 stack.enter_context(running)
                 if milliseconds(min_hold):
                     # nobody's but its ttl's: it outlives the job, this client and this process
-                    using.acquire(
-                        under(name, "started"), min_hold, timeout=deadline.left(), detached=True, auto_renew=False
-                    )
+                    using.acquire(started(name), min_hold, timeout=deadline.left(), detached=True, auto_renew=False)
             except AcquireTimeout:
                 return SKIPPED
             return job()

@@ -165,7 +165,8 @@ def test_endpoints_may_be_text_or_a_list() -> None:
         client.close()
 
 
-EXAMPLES = {"lessor": 2, "lessor.client.sync": 10, "lessor.client.aio": 14, "lessor.client.clock": 0}
+EXAMPLES = {"lessor": 2, "lessor.client.sync": 9, "lessor.client.aio": 12, "lessor.client.clock": 0}
+EXAMPLES |= {"lessor.client.watching": 1, "lessor.client.aio_watching": 2}
 
 
 @pytest.mark.parametrize(("module", "lines"), EXAMPLES.items())

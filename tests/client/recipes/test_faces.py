@@ -12,6 +12,7 @@ import pytest
 
 import lessor
 import lessor.recipes
+from lessor.client import aio_watching, watching
 from lessor.client.recipes import aio as aio_recipes
 from lessor.client.recipes import aio_groups, aio_names, sync_groups
 from lessor.client.recipes import sync as sync_recipes
@@ -80,6 +81,19 @@ def test_both_have_the_same_calls_with_the_same_parameters(name: str) -> None:
             assert inspect.iscoroutinefunction(two[member]) == waits, member
     functions = [lessor.recipes.singleton, aio_names.singleton]
     assert parameters(functions[0]) == parameters(functions[1])
+
+
+@pytest.mark.parametrize("name", ["Watch", "Watches"])
+def test_both_watches_have_the_same_calls_with_the_same_parameters(name: str) -> None:
+    one, two = members(getattr(watching, name)), members(getattr(aio_watching, name))
+    assert list(one) == list(two)
+    assert one
+    for member, ours in one.items():
+        assert words(ours) == words(two[member]), member
+        if inspect.isfunction(ours):
+            assert parameters(ours) == parameters(two[member]), member
+            waits = member not in {"__init__", "__iter__", "end", "watch"}
+            assert inspect.iscoroutinefunction(two[member]) == waits, member
 
 
 def test_clients_offer_each_recipe() -> None:
