@@ -1,4 +1,4 @@
-"""How one client acquires, without any I/O: claims that wait, the news of grants, and the giving back of what is too much.
+"""How one client acquires, without any I/O: claims that wait, the news of grants, and what is withdrawn again.
 
 Laws it keeps:
 - a claim that nobody waits for any more is withdrawn, and released if it was granted meanwhile;

@@ -121,6 +121,9 @@ class Leases:
         # one look at the deadline: this runs for each lease in each tick
         granted_ms = self._granted_until_ms(lease)
         first_ms = _safe_until_ms(lease, granted_ms)
+        if lease.laid_down:
+            self._calls.wake_by(first_ms)
+            return
         if lease.state is LeaseState.HELD:
             first_ms = min(first_ms, self._jeopardy_from_ms(lease, granted_ms))
         if lease.renew_at_ms < first_ms and self._is_to_be_renewed(lease, granted_ms):
