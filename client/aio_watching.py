@@ -15,7 +15,7 @@ from .durations import Duration, milliseconds
 from .errors import ClientClosed, ServiceBusy, Unavailable
 from .loop_caller import LoopCaller
 from .wants import Name
-from .watch_feed import Feed, open_feed
+from .watch_feed import Feed
 
 
 class _Closed(Exception):
@@ -100,9 +100,12 @@ class Watch:
             Unavailable, ServiceBusy, BadRequest: as `Client.acquire`.
         """
         async with self._reading:
-            self._open()
-            if not self._course.begun:
-                await self._read()
+            try:
+                self._open()
+                if not self._course.begun:
+                    await self._read()
+            except _Closed:
+                pass  # there is nothing to be told
         return self
 
     async def __aexit__(
@@ -177,7 +180,7 @@ class Watch:
         if self._closed:
             raise self._over or _Closed
         if self._feed is None:
-            self._feed = open_feed(self._caller, self._course)
+            self._feed = Feed(self._caller, self._course)
             weakref.finalize(self, _leave, self._feed)
         return self._feed
 

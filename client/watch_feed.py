@@ -1,21 +1,44 @@
 """The event feeds of all nodes, as a watch wants them: told only that something has happened, and what to poll."""
 
+import threading
+import weakref
+
 from ..core.effects import Role
 from ..transport import sockets
 from ..transport.endpoints import of_role
 from ..transport.feed import FeedSubscriber
 from .calling import BaseCaller
 from .course import Course
+from .protocol import Protocol
+
+
+class _Shared:
+    """The threads of ZeroMQ that all watches of one client share, and how many watches there are."""
+
+    def __init__(self, lanes: int) -> None:
+        self.context = sockets.make_context(lanes)
+        self.users = 0
+
+
+_shared: "weakref.WeakKeyDictionary[Protocol, _Shared]" = weakref.WeakKeyDictionary()
+_lock = threading.RLock()  # also the garbage collector may close a watch
 
 
 class Feed:
     """A subscription at every node, to be read by one thread."""
 
-    def __init__(self, endpoints: list[str], course: Course) -> None:
+    def __init__(self, caller: BaseCaller, course: Course) -> None:
         """Subscribe to what the course is about."""
-        self._context: sockets.Context | None = sockets.make_context(len(endpoints))
+        self._protocol = caller.protocol  # which a fork replaces: the child shares nothing with its parent
+        endpoints = self._protocol.endpoints
         feeds = [of_role(endpoint, Role.FEED) for endpoint in endpoints]
-        self._subscriber = FeedSubscriber(self._context, *feeds, namespace=course.namespace, path=course.path)
+        with _lock:
+            shared = _shared.get(self._protocol)
+            if shared is None:
+                shared = _shared[self._protocol] = _Shared(len(endpoints))
+            shared.users += 1
+        self._from: _Shared | None = shared
+        self._subscriber = FeedSubscriber(shared.context, *feeds, namespace=course.namespace, path=course.path)
 
     def fileno(self) -> int:
         """Return the descriptor that tells of changes."""
@@ -35,13 +58,14 @@ class Feed:
         return garbled or bool(events)
 
     def close(self) -> sockets.Context | None:
-        """Leave the feeds, and return the context if that is still to be ended: it may take a moment."""
-        context, self._context = self._context, None
-        if context is not None:
-            self._subscriber.close()
-        return context
-
-
-def open_feed(caller: BaseCaller, course: Course) -> Feed:
-    """Return the feeds of the nodes that a client asks."""
-    return Feed(caller.protocol.endpoints, course)
+        """Leave the feeds; return the context if nobody uses it any more: it is still to be ended, which takes a moment."""
+        shared, self._from = self._from, None
+        if shared is None:
+            return None
+        self._subscriber.close()
+        with _lock:
+            shared.users -= 1
+            if shared.users:
+                return None
+            _shared.pop(self._protocol, None)
+        return shared.context

@@ -18,7 +18,7 @@ from .course import RETRY_S, Course, Told
 from .durations import Duration, milliseconds
 from .errors import ClientClosed, ServiceBusy, Unavailable
 from .wants import Name
-from .watch_feed import Feed, open_feed
+from .watch_feed import Feed
 
 
 class _Closed(Exception):
@@ -110,9 +110,12 @@ class Watch:
             Unavailable, ServiceBusy, BadRequest: as `Client.acquire`.
         """
         with self._reading:
-            self._open()
-            if not self._course.begun:
-                self._read()
+            try:
+                self._open()
+                if not self._course.begun:
+                    self._read()
+            except _Closed:
+                pass  # there is nothing to be told
         return self
 
     def __exit__(
@@ -168,7 +171,7 @@ class Watch:
             if self._closed:
                 raise self._over or _Closed
             if self._line is None:
-                self._line = _Line(open_feed(self._caller, self._course))
+                self._line = _Line(Feed(self._caller, self._course))
                 weakref.finalize(self, self._line.close)
             return self._line
 

@@ -166,6 +166,8 @@ class Observation(Generic[T]):
         """
         if not self._seen:
             await self._watch.__aenter__()
+            if self._watch.closed:
+                raise StopAsyncIteration
         while True:
             if not self._stale:
                 self._stale = owners_may_differ(await anext(self._watch))

@@ -170,7 +170,7 @@ class Workers:
 
     All that may be free are tried at once; what is granted beyond the capacity is released at once. Iterating yields
     the lease of each task that was won, waits while there is no room, and goes on when a lease was released or lost,
-    here or elsewhere. (After YDB's example.)
+    here or elsewhere. One task takes them. (After YDB's example.)
 
     >>> async def example(client):
     ...     async with client.workers([f"job-{number}" for number in range(10)], capacity=4) as workers:

@@ -156,6 +156,8 @@ class Observation(Generic[T]):
         """
         if not self._seen:
             self._watch.__enter__()
+            if self._watch.closed:
+                raise StopIteration
         while True:
             if not self._stale:
                 self._stale = owners_may_differ(next(self._watch))

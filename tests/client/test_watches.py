@@ -255,6 +255,36 @@ def test_a_watch_is_closed_at_once_also_while_no_node_answers() -> None:
         reader.join()
 
 
+def test_a_watch_that_was_closed_before_it_began_tells_nothing(client: lessor.Client) -> None:
+    watch = client.watch("x", since=0)
+    watch.close()
+    with watch:
+        assert list(watch) == []
+    seen = client.election("e").observe()
+    seen.close()
+    assert list(seen) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted as Linux does")
+def test_many_watches_of_a_client_share_its_threads(client: lessor.Client) -> None:
+    """P10."""
+
+    def threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    client.revision()
+    before = threads()
+    watches = [client.watch(("x", str(number))) for number in range(30)]
+    for watch in watches:
+        watch.next(timeout=0)
+    assert threads() <= before + 3
+    client.acquire(("x", "7")).release()
+    assert kinds(watches[7], 2) == ["granted", "released"]
+    for watch in watches:
+        watch.close()
+    until(lambda: threads() <= before, "they have ended")
+
+
 def test_whoever_reads_a_watch_is_told_that_its_client_was_closed(node: Embedded) -> None:
     client = lessor.connect(node.endpoints)
     watch = never_looking(client.watch("x"))
