@@ -58,7 +58,7 @@ class Feed:
         return garbled or bool(events)
 
     def close(self) -> sockets.Context | None:
-        """Leave the feeds; return the context if nobody uses it any more: it is still to be ended, which takes a moment."""
+        """Leave the feeds; return the context if nobody uses it any more: to end it takes a moment."""
         shared, self._from = self._from, None
         if shared is None:
             return None
