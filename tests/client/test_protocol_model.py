@@ -297,7 +297,7 @@ def late_push(world: World, ttl_ms: int = 2_000, **options: Any) -> tuple[FakeCl
 
 def test_an_acquire_that_times_out_while_it_asks_about_late_news_leaves_nothing_behind() -> None:  # P9
     world = World()
-    client, asked = late_push(world, timeout_ms=5_000)
+    _, asked = late_push(world, timeout_ms=5_000)
     assert not asked.done
     world.finish(asked)
     world.heal()
@@ -378,7 +378,7 @@ def test_an_observer_goes_on_over_a_change_of_leader_and_over_the_end_of_its_ses
 
 
 @pytest.mark.parametrize("abandon", [True, False])
-def test_an_observer_that_waits_no_longer_leaves_nothing_behind(abandon: bool) -> None:
+def test_an_observer_that_waits_no_longer_leaves_nothing_behind(*, abandon: bool) -> None:
     world = World()
     holder, client = world.client(), world.client()
     acquired(holder)

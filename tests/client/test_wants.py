@@ -1,0 +1,76 @@
+"""How a caller says what is wanted, and what is refused before anything is asked."""
+
+from typing import Any
+
+import pytest
+
+from lessor.client.base import checked
+from lessor.client.errors import BadRequest
+from lessor.client.wants import path_of, read, resources_of, units, write
+from lessor.core import limits
+from lessor.core.commands import Claim
+from lessor.core.resources import Mode, Resource
+
+X = Resource(("x",), Mode.WRITE)
+
+
+@pytest.mark.parametrize(
+    ("want", "resources"),
+    [
+        ("x", (X,)),
+        ("x/y", (Resource(("x/y",), Mode.WRITE),)),
+        (("x", "y"), (Resource(("x", "y"), Mode.WRITE),)),
+        (["x", "y"], (Resource(("x", "y"), Mode.WRITE),)),
+        ((), (Resource((), Mode.WRITE),)),
+        (X, (X,)),
+        (read("x"), (Resource(("x",), Mode.READ),)),
+        (read(), (Resource((), Mode.READ),)),
+        (write("a", "b"), (Resource(("a", "b"), Mode.WRITE),)),
+        (units("s"), (Resource(("s",), Mode.COUNT, 1, 0),)),
+        (units(("s", "t"), 3, limit=4), (Resource(("s", "t"), Mode.COUNT, 3, 4),)),
+        ([read("a"), X], (Resource(("a",), Mode.READ), X)),
+        ((one for one in (X, read("b"))), (X, Resource(("b",), Mode.READ))),
+    ],
+)
+def test_what_each_way_to_say_it_stands_for(want: Any, resources: tuple[Resource, ...]) -> None:
+    assert resources_of(want) == resources
+
+
+@pytest.mark.parametrize("want", [None, 7, b"x", ("x", 7), ["x", None], [X, "x"], ["x", X], {"x": 1}.items()])
+def test_what_cannot_be_wanted_is_refused(want: Any) -> None:  # P11
+    with pytest.raises(BadRequest):
+        resources_of(want)
+
+
+@pytest.mark.parametrize("name", [None, 7, b"x", ["x", b"y"], {"x"}])
+def test_what_is_no_name_is_refused(name: Any) -> None:
+    with pytest.raises(BadRequest, match="a name is text"):
+        path_of(name)
+
+
+@pytest.mark.parametrize(
+    ("count", "limit", "text"),
+    [(True, 0, "whole number"), (1.0, 0, "whole number"), ("1", 0, "whole number"), (1, None, "whole number")]
+    + [(-1, 0, "from 1"), (2**63, 0, "from 1"), (1, -1, "from 1")],
+)
+def test_units_are_whole_and_within_bounds(count: Any, limit: Any, text: str) -> None:
+    with pytest.raises(BadRequest, match=text):
+        units("s", count, limit)
+
+
+@pytest.mark.parametrize(
+    "want",
+    [
+        units("s", 0),
+        units("s", 5, limit=4),
+        units("s", 1, limit=limits.SEMAPHORE_LIMIT_MAX + 1),
+        [units("s"), units("s", 2)],
+        "",
+        ("x", ""),
+        "x" * (limits.NAME_BYTES_MAX + 1),
+        [write(str(number)) for number in range(limits.RESOURCES_PER_CLAIM_MAX + 1)],
+    ],
+)
+def test_what_is_wrong_in_itself_is_refused_before_it_is_sent(want: Any) -> None:
+    with pytest.raises(BadRequest):
+        checked(Claim("default", resources_of(want), "me", b"", 0, 0, detached=False))
