@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -53,10 +53,22 @@ def other(make: Callable[..., lessor.Client]) -> lessor.Client:
 
 
 @pytest.fixture
-def aside() -> Iterator[Callable[..., "Future[Any]"]]:
-    """Runs calls in other threads."""
-    with ThreadPoolExecutor(16) as pool:
-        yield pool.submit
+def aside() -> Callable[..., "Future[Any]"]:
+    """Runs calls in threads that hold up nobody's end."""
+
+    def begin(call: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+        outcome: Future[Any] = Future()
+
+        def run() -> None:
+            try:
+                outcome.set_result(call(*arguments))
+            except BaseException as error:  # noqa: BLE001 - whoever asks for the outcome gets it
+                outcome.set_exception(error)
+
+        threading.Thread(target=run, daemon=True).start()
+        return outcome
+
+    return begin
 
 
 def stands_in_line(client: lessor.Client, name: lessor.client.wants.Name) -> None:
