@@ -57,7 +57,18 @@ class Awaited:
         await asyncio.to_thread(self.found.__exit__, *error)
 
 
-PLAIN = {"lock", "read_lock", "write_lock", "lock_all", "transaction", "remaining", "check", "ticket", "on_change"}
+PLAIN = {
+    "lock",
+    "read_lock",
+    "write_lock",
+    "lock_all",
+    "transaction",
+    "remaining",
+    "check",
+    "ticket",
+    "on_change",
+    "expire_time_unsafe",
+}
 
 
 def _wrapped(found: Any) -> Any:

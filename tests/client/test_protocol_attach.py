@@ -6,14 +6,14 @@ import pytest
 
 from lessor.client.errors import BadRequest, ClientClosed
 from lessor.client.heritage import SessionTicket, read_session
-from lessor.client.protocol import LeaseState, Protocol
+from lessor.client.protocol import LeaseRecord, LeaseState, Protocol
 from lessor.client.refusals import OutOfSequence, SessionExpired, SessionStolen, WrongKey
 from lessor.client.states import Loss
 from lessor.core import limits
 from lessor.core.commands import ATTACH_STEP
 from lessor.core.requests import Busy
 
-from ..support.fake_service import FakeClient, LeaseRecord, World
+from ..support.fake_service import FakeClient, World
 
 
 def acquired(client: FakeClient, name: str = "x", ttl_ms: int = 30_000, **options: Any) -> LeaseRecord:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lessor.client.errors import LeaseLost, Unavailable
-from lessor.client.protocol import LeaseState, Terms
+from lessor.client.protocol import LeaseRecord, LeaseState, Terms
 from lessor.client.resuming import Resuming
 from lessor.client.states import Loss
 from lessor.client.ticket import Ticket
@@ -23,7 +23,7 @@ from lessor.core.requests import Busy
 from lessor.core.resources import Mode, Resource
 from lessor.core.results import FREE, Declined, Released, Transacted
 
-from ..support.fake_service import FakeClient, LeaseRecord, Outcome, World
+from ..support.fake_service import FakeClient, Outcome, World
 
 
 def acquired(client: FakeClient, name: str = "x", ttl_ms: int = 30_000, **options: Any) -> LeaseRecord:
