@@ -8,7 +8,7 @@ from lessor.core.lease_state import Outcome
 from lessor.core.results import Done, Result, Transacted
 
 from .base import Checker
-from .wide_view import Once, Place, look
+from .wide_view import Once, Place, View, look
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,13 +38,7 @@ class WidePinned(Checker):
         pins = {place: tuple(entities) for place, entities in self.pins.items() if entities}
         if pins != after.pins:
             raise self.fail(f"after slot {slot} there are the pins {after.pins}, and there were asked for {pins}")
-        for event in outcome.events:
-            claim = before.claims.get(event.claim)
-            if event.kind == "expired" and claim is not None and claim.token:
-                for resource in claim.resources:
-                    place = (claim.namespace, resource.path)
-                    if any(entity in after.pins.get(place, ()) for entity in before.pins.get(place, ())):
-                        raise self.fail(f"claim {claim.claim} expired, and {place} is pinned")
+        self._look_at_ends(outcome, before)
         for claim in after.claims.values():
             if claim.token and 0 < claim.ends_at_ms <= after.clock_ms:
                 self.world.mark("a pinned lease that outlived its time")
@@ -53,6 +47,22 @@ class WidePinned(Checker):
                     self.world.mark("an overdue pinned lease that changed hands")
                 if not any((claim.namespace, resource.path) in after.pins for resource in claim.resources):
                     raise self.fail(f"claim {claim.claim} is overdue since {claim.ends_at_ms} ms, and nobody pins it")
+
+    def _look_at_ends(self, outcome: Outcome, before: View) -> None:
+        """Follow the events in their order: what is pinned at that moment does not expire."""
+        pins = {place: dict.fromkeys(entities) for place, entities in before.pins.items()}
+        for event in outcome.events:
+            place, claim = (event.namespace, event.path), before.claims.get(event.claim)
+            if event.kind == "pinned":
+                pins.setdefault(place, {})[event.holder] = None
+            elif event.kind == "unpinned":
+                pins.get(place, {}).pop(event.holder, None)
+            elif event.kind == "namespace_dropped":
+                pins = {each: entities for each, entities in pins.items() if each[0] != event.namespace}
+            elif event.kind == "expired" and claim is not None and claim.token:
+                for resource in claim.resources:
+                    if pins.get((claim.namespace, resource.path)):
+                        raise self.fail(f"claim {claim.claim} expired, and {resource.path} is pinned")
 
     def _follow(self, operation: object, done: Result) -> None:
         match operation:

@@ -82,10 +82,12 @@ class WideTransactions(Checker):
     def _look_at_checks(self, outcome: Outcome, before: View) -> None:
         """Look at the checks of a transaction that is alone in its slot, with nothing having ended just before it."""
         commands = self.world.ledger.commands
-        if len(commands) != 1 or any(event.kind in ("expired", "session_expired") for event in outcome.events):
+        old = [self._is_old(command) for command in commands if isinstance(command.operation, Transact)]
+        due = ("expired", "session_expired", "timed_out", "granted", "cancelled")  # what may have come before it
+        if len(commands) != 1 or any(event.kind in due for event in outcome.events):
             return
         operation, result = commands[0].operation, outcome.answers[0][1]
-        if not isinstance(operation, Transact) or self._is_old(commands[0]):
+        if not isinstance(operation, Transact) or old[0]:
             return
         unmet = [index for index, check in enumerate(operation.checks) if not _holds(check, before)]
         if isinstance(result, Transacted) and unmet:
