@@ -96,9 +96,12 @@ async def too_late(client: Client) -> None:
 
 
 async def by_ticket(client: Client) -> None:
-    async with client.lock("x", ttl=30) as lease:
-        again = await client.resume(lease.ticket())
-        await again.renew()
+    lease = await client.acquire("x", ttl=30)
+    try:
+        async with await client.resume(lease.ticket()) as again:
+            await again.renew()
+    finally:
+        await lease.release()
 
 
 async def to_the_end(client: Client) -> None:

@@ -145,7 +145,15 @@ def test_an_outcome_that_comes_again_is_not_told_again(leader: Desk) -> None:
     tag = leader.last_tag()
     assert len(leader.apply([(tag, Released())])) == 1
     assert leader.apply([(tag, Released())]) == []
-    assert leader.step(Leadership("follower", Ballot(6, 1), 1)) == []
+    told = [message for _, message in leader.step(Leadership("follower", Ballot(6, 1), 1))]
+    assert told == [Redirect(0, 1, "tcp://h1:7411", indefinite=False)], "nothing but that it leads no more"
+
+
+def test_who_has_nothing_under_way_is_told_once_that_another_leads(leader: Desk) -> None:  # P7: pushes come from there
+    leader.ask(request(3))
+    leader.apply([(leader.last_tag(), Released())])
+    assert len(leader.step(Leadership("follower", Ballot(6, 2), 2))) == 1
+    assert leader.step(Leadership("follower", Ballot(7, 3), 3)) == [], "nobody waits for pushes of a follower"
 
 
 def test_an_outcome_of_a_tag_that_nobody_waits_for_is_not_told(leader: Desk) -> None:
@@ -212,7 +220,7 @@ def test_whatever_happens_every_request_is_answered_exactly_once() -> None:
                 desk.step(*requests, tick=chance.random() < 0.8)
         old = [(ballot, command.tag) for ballot, command in desk.submitted[-20:]]
     desk.step(Leadership("follower", Ballot(10_000, 3), 3))
-    answered = [(connection, getattr(message, "number", 0)) for connection, message in desk.said]
+    answered = [(to, number) for to, message in desk.said if (number := getattr(message, "number", 0))]
     assert sorted(answered, key=repr) == sorted(asked, key=repr)
     assert {type(message) for _, message in desk.said} == {Answer, Redirect}
     assert desk.gateway._pending == {}

@@ -312,7 +312,7 @@ def _lead_does_not_wait() -> Iterator[None]:
         yield
 
 
-@_mutant("the time of a leader counts from its phase 1 on, and a stall of it counts too, twice", AtLeast, 60)
+@_mutant("the time of a leader counts from its phase 1 on, and a stall of it counts too, twice", AtLeast, 200)
 def _clock_runs_fast() -> Iterator[None]:
     def make(original: Any) -> Any:
         def tick(self: Proposer, gap_ms: int, effects: Effects) -> None:

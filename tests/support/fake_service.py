@@ -597,5 +597,4 @@ class World:
         return [claim for claim in self.claims() if claim.token not in tokens and claim.data not in waited]
 
     def story(self) -> str:
-        """The conversation so far."""
         return f"at {self.now:g} ms, after:\n" + "\n".join(str(hop) for hop in self.hops[-60:])
