@@ -333,6 +333,8 @@ class Calls:
     def _redirect(self, endpoint: str, redirect: Redirect) -> None:
         call = self._open.get(redirect.number)
         if call is None:
+            if redirect.number == 0 and endpoint == self.target:
+                self._hooks.on_target_changed()  # the target leads no more: no push will come from it
             return
         call.unanswered = max(0, call.unanswered - 1)
         call.doubtful = call.doubtful or redirect.indefinite
@@ -353,6 +355,7 @@ class Calls:
             call.why = "no leader is elected (is a majority of the nodes running?)"
             self.target = self._next_endpoint()
             self._unreached_since_ms = None
+            self._hooks.on_target_changed()
         if not call.next_send_ms:
             self._try_later(call)
 

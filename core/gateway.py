@@ -235,6 +235,11 @@ class Gateway:
                 effects.send(pending.connection, self._redirect(pending.number, indefinite=True))
             for sign in (*(sign for signs in self._folded.values() for sign in signs), *self._signs):
                 effects.send(sign.connection, self._redirect(sign.number, indefinite=True))
+            # who waits for a push will not get it from here: he is to ask whoever leads next, and so be known there
+            told = {send.to: None for send in effects.sends}
+            for connection in dict.fromkeys(self._connections.values()):
+                if connection not in told:
+                    effects.send(connection, self._redirect(0, indefinite=False))
             self._pending = {}
             self._pending_bytes = 0
             self._commands = []

@@ -37,7 +37,8 @@ class Answer:
 class Redirect:
     """Not from me: `leader` leads at `endpoint` (0 and "": nobody is known to lead).
 
-    `indefinite`: the request had been passed on, and may yet take effect.
+    `indefinite`: the request had been passed on, and may yet take effect. Number 0: of no request; whoever waits for a
+    push is to ask again, since another node leads, or this one anew.
     """
 
     number: int
