@@ -10,7 +10,7 @@ say := printf >&2 '%s\n'
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test mutants check format bench clean python
+.PHONY: help run test deep mutants check format bench clean python
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -25,9 +25,13 @@ test: $(VENV)/.dev ## run the tests
 	@$(say) 'running the tests'
 	@$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
+deep: $(VENV)/.dev ## run the tests that take long: random histories, damaged files, kills at every line, containers
+	@$(say) 'running the deep tests'
+	@$(BIN)/python -m pytest -n 4 --dist worksteal -m deep $(ARGS)
+
 mutants: $(VENV)/.dev ## put known bugs in, one by one, and see each caught
 	@$(say) 'running the mutants'
-	@$(BIN)/python -m pytest -n 2 --dist worksteal -m mutants tests/sim $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist worksteal -m mutants $(ARGS)
 
 check: $(VENV)/.dev ## check format, style and types
 	@$(say) 'checking format, style and types'

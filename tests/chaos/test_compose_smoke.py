@@ -8,7 +8,11 @@ import pytest
 from ..support.waiting import until
 from .compose import Cluster, run
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]  # building an image takes longer than any other test may
+pytestmark = [
+    pytest.mark.chaos,
+    pytest.mark.deep,
+    pytest.mark.timeout(600),
+]  # building an image takes longer than any other test may
 
 NAME = "smoke"
 TTL_S = 5

@@ -207,6 +207,7 @@ def test_the_demo_keeps_every_promise_and_leaves_nothing_behind(tmp_path: Path) 
     assert of_this_machine(str(tmp_path)) == []
 
 
+@pytest.mark.deep
 @pytest.mark.system
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_whatever_ends_the_demo_ends_all_of_it(number: signal.Signals, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from lessor.core.transactions import Transactions
 from ..support.lease_histories import failure, run_beside_others, run_beside_the_model
 from ..support.lease_tales import Tale
 
+pytestmark = pytest.mark.mutants
+
 Around = Callable[..., Any]
 """What takes the place of a method: it is given the method itself, and then what that is given."""
 

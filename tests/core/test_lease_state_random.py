@@ -32,6 +32,7 @@ def limits_are_met_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "LAPSED_KEPT_MS", 3000)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("run", [run_beside_the_model, run_beside_others])
 def test_random_histories_go_as_they_should(run: Run) -> None:  # P1, P3, P4, P5, P6, P7
     counts: Counter[str] = Counter()

@@ -435,6 +435,7 @@ def numbers_in(part: Any) -> list[tuple[list[Any], int]]:
     return found
 
 
+@pytest.mark.deep
 def test_what_is_restored_from_tampered_records_is_consistent_and_can_go_on() -> None:  # P11
     data = a_full_state().snapshot()
     restored = 0

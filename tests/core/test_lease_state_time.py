@@ -94,6 +94,7 @@ def test_the_next_deadline_is_of_what_is_still_there() -> None:
     assert leases.state.next_deadline_ms() == 0
 
 
+@pytest.mark.deep
 def test_a_hundred_thousand_names_of_churn_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:  # P10
     monkeypatch.setattr(LeaseState, "_read", lambda _, command: command)  # the codec, tested elsewhere, would take long
     monkeypatch.setattr(leases_support, "encode", lambda command: command)

@@ -22,6 +22,7 @@ def set_(*resources: Resource) -> tuple[Resource, ...]:
     return resources
 
 
+@pytest.mark.deep
 def test_every_three_claims_are_granted_as_they_should_be_whatever_the_order_in_which_they_end() -> None:
     cases = 0
     for first, second, third in itertools.product(SINGLES, repeat=3):

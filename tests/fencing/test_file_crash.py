@@ -10,6 +10,8 @@ import pytest
 
 from lessor.fencing import FileGuard, StaleToken, guarded_write
 
+pytestmark = pytest.mark.deep
+
 # Each child dies by SIGKILL before one more line of the guard than the child before it.
 DIE_AT_EACH_LINE = """
 import os, signal, sys

@@ -27,6 +27,7 @@ def digest_in_a_process(seed: int, hash_seed: str) -> str:
     return hashlib.sha256(done.stdout).hexdigest()
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("seed", [3, 17])
 def test_the_same_seed_is_the_same_world_whatever_the_seed_of_hashes(seed: int) -> None:
     assert len({digest_in_a_process(seed, hash_seed) for hash_seed in ("0", "1", "4242")}) == 1

@@ -8,6 +8,8 @@ from lessor.storage.directory import DataDirectory
 from .histories import ALICE
 from .processes import COMMIT, finish, run
 
+pytestmark = pytest.mark.deep
+
 
 def test_what_was_acknowledged_survives_a_kill_at_any_moment(tmp_path: Path, chance: random.Random) -> None:
     """P2, over several lives of one node: all that was acknowledged is there, without a gap; at most a commit more."""

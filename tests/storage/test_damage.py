@@ -22,6 +22,8 @@ from lessor.storage.lease_tables import LeaseTables
 from .histories import ALICE, LeaseHistory, ModelJournal, journal_writes, vote
 from .processes import copy_of
 
+pytestmark = pytest.mark.deep
+
 Damage = Callable[[random.Random, bytearray], str]
 DAMAGES_OF_A_FILE = int(os.environ.get("LESSOR_DAMAGES", "15"))
 
