@@ -205,12 +205,13 @@ def _check_session(key: bytes, timeout_ms: int, description: str) -> None:
 
 
 def _check_transaction(checks: tuple[Any, ...], steps: tuple[Any, ...]) -> None:
-    for what, items in (("checks", checks), ("steps", steps)):
-        if len(items) > limits.TRANSACTION_ITEMS_MAX:
-            raise BadRequest(f"a transaction has at most {limits.TRANSACTION_ITEMS_MAX} {what}, not {len(items)}")
+    for what, parts in (("checks", checks), ("steps", steps)):
+        if len(parts) > limits.TRANSACTION_ITEMS_MAX:
+            raise BadRequest(f"a transaction has at most {limits.TRANSACTION_ITEMS_MAX} {what}, not {len(parts)}")
     if not steps and not checks:
         raise BadRequest("a transaction needs a check or a step")
-    for item, kinds in (*((one, Check) for one in checks), *((one, Step) for one in steps)):
+    items: list[tuple[Any, Any]] = [*((one, Check) for one in checks), *((one, Step) for one in steps)]
+    for item, kinds in items:
         if not isinstance(item, kinds):
             raise BadRequest(f"{type(item).__name__} has no place in a transaction")
         if isinstance(item, TokenHeld):

@@ -146,8 +146,8 @@ DEADLOCK_LOOK_MAX: Final = 1_000
 """Claims looked at to find a circle. A longer circle is not found, and ends by the timeouts of those who wait in it."""
 
 EVENTS_KEPT: Final = 10_000
-"""Events that a node keeps in memory for watchers who come back: some minutes of a busy service. Half a kilobyte each is
-usual; with the longest paths that there may be all of them are less than 100 megabytes."""
+"""Events that a node keeps in memory for watchers who come back: some minutes of a busy service. Half a kilobyte each
+is usual; with the longest paths that there may be all of them are less than 100 megabytes."""
 
 CIRCLE_LINKS_MAX: Final = 100
 """Links of a circle that an answer names: it is kept for retries, and nobody reads more of them."""

@@ -50,8 +50,12 @@ def test_what_is_no_name_is_refused(name: Any) -> None:
 
 @pytest.mark.parametrize(
     ("count", "limit", "text"),
-    [(True, 0, "whole number"), (1.0, 0, "whole number"), ("1", 0, "whole number"), (1, None, "whole number")]
-    + [(-1, 0, "from 1"), (2**63, 0, "from 1"), (1, -1, "from 1")],
+    [
+        *((count, 0, "whole number") for count in (True, 1.0, "1")),
+        (1, None, "whole number"),
+        *((count, 0, "from 1") for count in (-1, 2**63)),
+        (1, -1, "from 1"),
+    ],
 )
 def test_units_are_whole_and_within_bounds(count: Any, limit: Any, text: str) -> None:
     with pytest.raises(BadRequest, match=text):

@@ -3,6 +3,8 @@
 import random
 from pathlib import Path
 
+import pytest
+
 from lessor.storage.directory import DataDirectory
 
 from .histories import ALICE
