@@ -366,7 +366,14 @@ class WideApplication(Application):
             self._ask("break", Break(ticket.token, "it was in the way"), token=ticket.token)
 
     def _do_adopt(self) -> None:
-        ticket = self._token()
+        """Take over what somebody has; more often than not something pinned, which may be overdue."""
+        pinned = {(namespace, path): None for namespace, path, _ in self.board.pinned}
+        kept = [
+            ticket
+            for ticket in self.board.tickets[-20:]
+            if any((ticket.namespace, resource.path) in pinned for resource in ticket.resources)
+        ]
+        ticket = self.world.rng.choice(kept) if kept and self.world.random() < 0.7 else self._token()
         if ticket is None:
             return
         self.board.adopted[ticket.token] = None

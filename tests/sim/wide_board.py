@@ -31,7 +31,7 @@ WEIGHTS: Final[dict[str, tuple[int, ...]]] = {
     "cancel": (0, 2),
     "ticket": (0, 1, 3),
     "break": (0, 0, 1, 3),
-    "adopt": (0, 1, 2),
+    "adopt": (0, 1, 4),
     "steal": (0, 0, 1),
     "wrong_key": (0, 0, 1),
     "pin": (0, 2, 5),
