@@ -33,8 +33,6 @@ WIDE_SOMETIMES: Final = (
     "a wrong key refused",
     "a re-attach out of sequence",
     "a pinned lease that outlived its time",
-    "an overdue lease that ended with its pin",
-    "a pinned lease that outlived its session",
     "a session with grace",
     "a ttl that the namespace gave",
     "a register written",
