@@ -146,6 +146,18 @@ def test_of_two_clients_with_one_ticket_the_second_is_refused_and_the_first_goes
     assert not two.believes()
 
 
+def test_an_attachment_that_was_made_before_is_refused_though_the_key_is_right() -> None:  # P3
+    world = World()
+    dead = world.client()
+    acquired(dead)
+    first = heir_to(world, ticket_of(dead))
+    recover(first)
+    now = ticket_of(first)
+    again = SessionTicket(now.session, now.key, now.attach - 1, now.namespace, now.timeout_ms)
+    assert isinstance(recover(heir_to(world, again)), OutOfSequence)
+    assert len(first.believes()) == 1
+
+
 def test_the_ticket_is_another_one_after_each_attachment() -> None:
     world = World()
     client = world.client()

@@ -316,6 +316,28 @@ def test_an_acquire_that_is_abandoned_while_it_asks_about_late_news_leaves_nothi
     assert not client.believes()
 
 
+@pytest.mark.parametrize("timeout_ms", [0, 4_000])
+def test_a_grant_told_by_an_answer_that_looks_late_leaves_nothing_behind_if_nobody_waits(timeout_ms: int) -> None:
+    world = World()
+    client = world.client()
+    acquired(client, "warm")
+    world.run(100)
+    world.depose()
+    asked = client.acquire(ttl_ms=2_000, auto_renew=False, timeout_ms=timeout_ms)
+    world.run(3_000)
+    world.elect(2)
+    world.until(lambda: world.claims(asked.tag))
+    world.stand_still(60_000)  # it does not end by itself
+    world.until(lambda: asked.acquire is not None and (asked.acquire.token or asked.done))
+    assert not asked.done
+    cut(world, client)
+    world.finish(asked)
+    assert asked.value.indefinite
+    world.heal()
+    world.run(1_000)
+    assert not world.claims(asked.tag)
+
+
 def test_news_that_is_late_by_the_lease_clock_too_is_given_back_and_asked_for_again() -> None:
     world = World()
     client = world.client()
@@ -444,6 +466,7 @@ def test_a_former_owner_learns_it_by_its_pings_at_the_latest() -> None:  # P8
     world = World()
     owner, heir = world.client(session_timeout_ms=1_000), world.client()
     lease = acquired(owner, ttl_ms=0)
+    world.run(1_000)  # beyond the first ping on its connection, which asks for everything
     world.fate = lambda hop: () if hop.client == owner.number and "taken over" in str(hop) else (1.0,)
     world.finish(resume(heir, lease))
     world.run(5_000)
