@@ -181,7 +181,7 @@ class Watch:
             raise self._over or _Closed
         if self._feed is None:
             self._feed = Feed(self._caller, self._course)
-            weakref.finalize(self, _leave, self._feed)
+            weakref.finalize(self, _leave, self._feed).atexit = False
         return self._feed
 
 

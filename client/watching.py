@@ -172,7 +172,8 @@ class Watch:
                 raise self._over or _Closed
             if self._line is None:
                 self._line = _Line(Feed(self._caller, self._course))
-                weakref.finalize(self, self._line.close)
+                # not at the interpreter's end: a daemon thread may still be reading
+                weakref.finalize(self, self._line.close).atexit = False
             return self._line
 
     def _free(self) -> None:

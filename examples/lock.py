@@ -49,8 +49,8 @@ def work_in_turn(client: lessor.Client, name: str, ttl: float) -> None:
 
 
 def say(text: str) -> None:
-    """Print at once, also into a pipe."""
-    print(text, flush=True)
+    """Print a whole line at once, whichever thread says it, also into a pipe."""
+    print(f"{text}\n", end="", flush=True)
 
 
 def arguments() -> argparse.Namespace:

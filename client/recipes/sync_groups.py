@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
-from ..course import Told
 from ..durations import Duration, milliseconds
 from ..errors import AcquireTimeout, ClientClosed, ServiceBusy, Unavailable
 from ..wants import Name, read
@@ -204,18 +203,21 @@ class Workers:
         if not self._begun:
             self._watch.__enter__()
             self._begun = True
-        told: Told | None = None
+        again = Deadline(time.monotonic, TRY_AGAIN_S)
         while not self._watch.closed:
             self._share.prune()
             self._try(self._share.to_try())
             if self._share.won:
                 lease: Lease = self._share.won.popleft()
                 return lease
-            wait = deadline.left_at_most(TRY_AGAIN_S)
-            told = self._watch.next(timeout=wait)
-            if told is None and deadline.over:
+            told = self._watch.next(timeout=deadline.left_at_most(again.left_at_most(TRY_AGAIN_S)))
+            if told is not None:
+                self._share.told(told)
+            elif deadline.over:
                 return None
-            self._share.told(told)
+            if again.over:
+                self._share.told(None)
+                again = Deadline(time.monotonic, TRY_AGAIN_S)
         return None
 
     def _try(self, names: list[Name]) -> None:

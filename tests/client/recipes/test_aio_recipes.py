@@ -227,6 +227,31 @@ def test_a_worker_that_is_cancelled_while_it_tries_keeps_nothing_that_it_does_no
     run(body)
 
 
+def test_what_a_cancelled_worker_was_granted_while_others_were_tried_is_given_back(
+    run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(client: Client) -> None:
+        attempt, granted = client.try_acquire, asyncio.Event()
+
+        async def slow(name: Any, *arguments: Any) -> Any:
+            if name == "b":
+                await asyncio.Event().wait()
+            found = await attempt(name, *arguments)
+            granted.set()
+            return found
+
+        monkeypatch.setattr(client, "try_acquire", slow)
+        worker = client.workers(["a", "b"], 2)
+        taking = asyncio.create_task(worker.take())
+        await soon(granted.wait())
+        taking.cancel()
+        await asyncio.wait([taking])
+        assert await client.leases() == []
+        await worker.close()
+
+    run(body)
+
+
 def test_a_singleton_runs_once_at_a_time_and_is_cancelled_when_its_lease_is_lost(run: Callable[[Body], None]) -> None:
     async def body(client: Client) -> None:
         begun = asyncio.Event()

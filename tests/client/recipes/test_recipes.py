@@ -119,6 +119,18 @@ def test_a_reentrant_lock_lets_its_thread_in_again_and_no_other(
     assert waiting.result(SOON_S) > outer.token
 
 
+def test_a_reentrant_lock_is_released_by_the_last_of_its_releases(one: lessor.Client) -> None:
+    lock = one.reentrant_lock("x")
+    lease = lock.acquire()
+    assert lock.acquire() is lease
+    assert not lock.release()
+    assert lease.held
+    assert lock.release()
+    assert not lease.held
+    with pytest.raises(BadRequest):
+        lock.release()
+
+
 def test_a_reentrant_lock_that_was_lost_lets_nobody_in_on_its_account(one: lessor.Client, other: lessor.Client) -> None:
     lock = one.reentrant_lock("x")
     lease = lock.acquire()
@@ -412,11 +424,13 @@ def test_a_job_that_fails_or_loses_its_lease_says_so(one: lessor.Client, other: 
     def fail() -> None:
         raise ZeroDivisionError
 
-    @one.singleton("job")
+    told = threading.Event()
+
+    @one.singleton("job", on_lost=lambda _: told.set())
     def lose() -> None:
         [view] = other.describe("job")
         other.break_lease(view.token, "a test")
-        until(lambda: other.describe("job") == [], "it is broken")
+        assert told.wait(SOON_S)
 
     with pytest.raises(ZeroDivisionError):
         fail()
