@@ -496,8 +496,8 @@ class Protocol(Acquiring):
                 self._leases.end(lease, LeaseState.LOST, "the session ended", Loss.SESSION_ENDED)
         for acquire in self._acquires.values():
             asked = acquire.call is not None and acquire.call.number and acquire.call.indefinite
-            if acquire.operation.ttl_ms and (acquire.claim or asked):
-                acquire.ghost = True
+            if acquire.claim or asked:
+                acquire.ghost = True  # a grant outlives the session by a ttl of its own or its namespace's, or by a pin
             if acquire.token:
                 self._give_back(acquire.token)  # it has outlived the session, and would stand before the next claim
                 acquire.token = 0
@@ -523,8 +523,6 @@ class Protocol(Acquiring):
             case CloseSession():
                 call.on_done(None)
                 return
-            case Claim(ttl_ms=0):
-                call.doubtful = False  # whatever came of it has ended with the session
             case Claim() | Renew() | Release() | Adopt():
                 call.doubtful = call.indefinite
             case _ if call.indefinite:
