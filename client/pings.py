@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from ..core import limits
-from ..core.commands import Ping
-from ..core.results import Pong
+from ..core.commands import Ping, Validate
+from ..core.results import TAKEN_OVER, ClaimPhase, ClaimStatus, Pong, Valid
 from .calls import Call, Calls
 from .leases import Leases
 from .records import Acquire, LeaseRecord
@@ -74,6 +74,7 @@ class Pings:
         if self._look or self._count % LOOK_PINGS == 0:
             held = self._in_turn(1, self._held(), limits.CLAIMS_PER_PING_MAX // 2)
             self._look = False
+            self._look_at_outlived()
         # a session with more waiting claims than fit asks for them in turns
         waiting = self._in_turn(0, list(self._waiting), limits.CLAIMS_PER_PING_MAX - len(held))
 
@@ -92,6 +93,18 @@ class Pings:
 
     def _held(self) -> list[LeaseRecord]:
         return [lease for lease in self._leases.every() if lease.session == self._calls.session]
+
+    def _look_at_outlived(self) -> None:
+        """Ask about leases that have outlived their session: whoever takes one over, nobody can be told."""
+        outlived = [lease for lease in self._leases.every() if lease.session not in (0, self._calls.session)]
+        for lease in outlived[: limits.CLAIMS_PER_PING_MAX // 2]:
+            self._calls.begin(Call(Validate(lease.token), self._looked, None))
+
+    def _looked(self, result: Any) -> None:
+        if isinstance(result, Valid) and result.claim.session not in (0, self._calls.session):
+            info = result.claim
+            why = f"{TAKEN_OVER} by session {info.session}"
+            self._leases.gone(ClaimStatus(info.claim, ClaimPhase.GONE, info.token, 0, 0, why=why))
 
     def _in_turn(self, which: int, items: Sequence[T], most: int) -> list[T]:
         start = self._turns[which] % len(items) if items else 0

@@ -473,6 +473,22 @@ def test_a_former_owner_learns_it_by_its_pings_at_the_latest() -> None:  # P8
     assert lease.loss is Loss.ENDED, "by the word of the service"
 
 
+def test_a_former_owner_whose_session_has_ended_learns_it_too() -> None:  # P8: there is nobody to push to
+    world = World()
+    owner, heir = world.client(session_timeout_ms=1_000), world.client()
+    lease = acquired(owner, ttl_ms=60_000)
+    cut(world, owner)
+    world.run(3_000)
+    world.heal()
+    world.run(2_000)
+    assert lease.state is LeaseState.HELD
+    taken = resume(heir, lease)
+    world.finish(taken)
+    world.run(15_000)
+    assert lease.loss is Loss.TAKEN_OVER
+    assert heir.believes() == [taken.lease]
+
+
 def test_a_lease_without_a_ttl_lives_with_the_session_of_whoever_took_it_over() -> None:
     world = World()
     owner, heir = world.client(), world.client(session_timeout_ms=1_000)
