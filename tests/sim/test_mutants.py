@@ -32,7 +32,8 @@ def test_the_checker_catches_the_mutant_and_without_it_nothing_of_its_name_does(
     # of a promise about the whole lease model several checkers keep a part each
     assert mutant.wide or mutant.checker.promise not in seen
     without = run_seed(caught.seed, (), name)
-    assert without.promise in ("", "liveness"), "only the end of the world may notice that it does not come to rest"
+    # only the end of the world may notice that it does not come to rest, or a client that the same bug brings down
+    assert without.promise in ("", "liveness", "client"), without.promise
 
 
 def test_there_are_twenty_mutants_and_every_promise_has_one() -> None:
