@@ -10,7 +10,7 @@ from lessor import AcquireTimeout, BadRequest, LeaseState, Unavailable
 from lessor.actors.embedded import Embedded
 from lessor.client.wants import units
 from lessor.core.commands import Release, Renew
-from lessor.core.results import Denied, Released
+from lessor.core.results import Denied, NotHeld, Released
 
 from ..support.fake_service import Hop, World
 from .conftest import Make
@@ -26,6 +26,9 @@ def test_etcd_s_retried_unlock_deletes_a_newer_lock_of_the_same_session() -> Non
     world.finish(client.release(lease))
     again = held(client)
     world.run(5_000)
+    anew = client.call(Release(lease.token))  # as one who has forgotten that he asked before
+    world.finish(anew)
+    assert anew.value == NotHeld()
     assert client.believes() == [again]
     assert [claim.token for claim in world.claims()] == [again.token]
 
