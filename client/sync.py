@@ -26,7 +26,7 @@ from .resuming import Resuming
 from .states import LeaseState
 from .ticket import Ticket
 from .ticket import read as read_ticket_text
-from .wants import Name, Want, path_of, read, resources_of, write
+from .wants import Name, Want, all_resources, path_of, read, write
 from .watching import Watches
 
 CHAIN_MAX = 2**48
@@ -275,7 +275,7 @@ class Client(BaseClient, Model, Recipes, Watches):
         self, wants: Sequence[Name | Resource], ttl: Duration | None = 30.0, *, timeout: Duration | None = None
     ) -> Lock:
         """Return a lock of several names, paths, `read(...)`, `write(...)` or `units(...)` at once, all or none."""
-        return self.lock([resource for want in wants for resource in resources_of(want)], ttl, timeout=timeout)
+        return self.lock(all_resources(wants), ttl, timeout=timeout)
 
     def acquire(
         self,

@@ -67,9 +67,23 @@ def resources_of(want: Any) -> tuple[Resource, ...]:
         return (want,)
     if isinstance(want, Iterable) and not isinstance(want, str | bytes):
         wants = list(want)
-        if wants and all(isinstance(each, Resource) for each in wants):
+        if not wants:
+            # an empty list is what a computed one may be by mistake; the whole namespace has to be named as such
+            raise BadRequest("nothing is wanted here; the whole namespace is `write()` or `read()`")
+        if all(isinstance(each, Resource) for each in wants):
             return tuple(wants)
         if any(isinstance(each, Resource) for each in wants):
             raise BadRequest("several wants are all made by read(), write() or units()")
         return (Resource(path_of(wants), Mode.WRITE),)
     return (Resource(path_of(want), Mode.WRITE),)
+
+
+def all_resources(wants: Any) -> list[Resource]:
+    """Return the resources of several wants.
+
+    Raises:
+        BadRequest: one of them is nothing that can be wanted, or they are one text: its letters are not meant.
+    """
+    if isinstance(wants, str | bytes):
+        raise BadRequest(f"several names are a list of them, not the text {wants!r:.80}")
+    return [resource for want in wants for resource in resources_of(want)]

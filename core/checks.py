@@ -291,7 +291,9 @@ def _check_page(namespace: str, after: int, limit: int) -> None:
     _within("page size", limit, 1, limits.LIST_PAGE_MAX, unit="")
 
 
-def _check_number(what: str, number: int) -> None:
+def _check_number(what: str, number: Any) -> None:
+    if type(number) is not int:
+        raise BadRequest(f"the number of a {what} is a whole number, not {type(number).__name__}")
     if not 0 <= number <= INT_MAX:
         raise BadRequest(f"the number of a {what} is from 0 to {INT_MAX}, not {number}")
 

@@ -6,7 +6,7 @@ import pytest
 
 from lessor.client.base import checked
 from lessor.client.errors import BadRequest
-from lessor.client.wants import path_of, read, resources_of, units, write
+from lessor.client.wants import all_resources, path_of, read, resources_of, units, write
 from lessor.core import limits
 from lessor.core.commands import Claim
 from lessor.core.resources import Mode, Resource
@@ -21,10 +21,10 @@ X = Resource(("x",), Mode.WRITE)
         ("x/y", (Resource(("x/y",), Mode.WRITE),)),
         (("x", "y"), (Resource(("x", "y"), Mode.WRITE),)),
         (["x", "y"], (Resource(("x", "y"), Mode.WRITE),)),
-        ((), (Resource((), Mode.WRITE),)),
         (X, (X,)),
         (read("x"), (Resource(("x",), Mode.READ),)),
         (read(), (Resource((), Mode.READ),)),
+        (write(), (Resource((), Mode.WRITE),)),
         (write("a", "b"), (Resource(("a", "b"), Mode.WRITE),)),
         (units("s"), (Resource(("s",), Mode.COUNT, 1, 0),)),
         (units(("s", "t"), 3, limit=4), (Resource(("s", "t"), Mode.COUNT, 3, 4),)),
@@ -78,3 +78,15 @@ def test_units_are_whole_and_within_bounds(count: Any, limit: Any, text: str) ->
 def test_what_is_wrong_in_itself_is_refused_before_it_is_sent(want: Any) -> None:
     with pytest.raises(BadRequest):
         checked(Claim("default", resources_of(want), "me", b"", 0, 0, detached=False))
+
+
+@pytest.mark.parametrize("nothing", [[], (), iter(())], ids=["list", "tuple", "iterator"])
+def test_a_list_that_turned_out_empty_is_not_the_whole_namespace(nothing: Any) -> None:
+    with pytest.raises(BadRequest, match="nothing is wanted"):
+        resources_of(nothing)
+
+
+def test_a_text_is_not_a_list_of_its_letters() -> None:
+    with pytest.raises(BadRequest, match="not the text 'ledger'"):
+        all_resources("ledger")
+    assert [one.path for one in all_resources(["ledger", ("a", "b")])] == [("ledger",), ("a", "b")]
