@@ -1,0 +1,27 @@
+"""What counts as deep, beside the tests that say it themselves: whole folders of real processes, and long variants."""
+
+from collections.abc import Sequence
+
+import pytest
+
+DEEP = (
+    "tests/system/",
+    "tests/testing/",
+    "tests/sim/test_exhaustive.py",
+    "tests/sim/test_world.py::test_a_failing_world_is_made_smaller",
+    "tests/storage/test_directory.py::test_a_first_opening_that_was_killed_at_any_line",
+    "tests/storage/test_lease_tables.py::test_churn",
+)
+"""By how a test's name begins. They run with `make deep`, so that `make test` stays short."""
+
+WAYS = ("[restarted", "[new leader", "-restarted", "-new leader")
+"""The same behaviours through restarts and elections; `make test` has them plain."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before those are taken out that are not asked for
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Mark what is deep."""
+    for item in items:
+        way = item.nodeid.startswith("tests/compat/") and any(word in item.nodeid for word in WAYS)
+        if way or item.nodeid.startswith(DEEP):
+            item.add_marker(pytest.mark.deep)
