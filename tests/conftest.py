@@ -7,6 +7,10 @@ import pytest
 DEEP = (
     "tests/system/",
     "tests/testing/",
+    "tests/examples/",
+    "tests/cli/test_bench.py",
+    "tests/cli/test_local_cluster.py",
+    "tests/client/test_keeper.py",
     "tests/sim/test_exhaustive.py",
     "tests/sim/test_world.py::test_a_failing_world_is_made_smaller",
     "tests/storage/test_directory.py::test_a_first_opening_that_was_killed_at_any_line",
