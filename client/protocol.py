@@ -262,6 +262,8 @@ class Protocol(Acquiring):
             self._leases.end(before, LeaseState.LOST, "it was resumed by this client itself", Loss.TAKEN_OVER)
         lease.auto_renew = terms.auto_renew
         self._leases.add(lease, terms.max_hold_ms, terms.progress_ms)
+        if self.closed:
+            self._leases.let_go(lease, CLOSED)
 
     def recover(self, on_done: Callable[[Any], None], deadline_ms: int | None) -> None:
         """Have `on_done` get the leases that the session held when it was attached, those that still are; once."""
@@ -459,6 +461,8 @@ class Protocol(Acquiring):
             self._opened(result, self._ticket.key)
             return
         self._inherited, waiting = parted(result)
+        if self.closed:  # meanwhile; all that the session holds ends with it, and is not to be believed in (P3)
+            self._inherited = []
         for lease in self._inherited:
             self._leases.add(lease, 0, 0)
         for claim in waiting:
