@@ -273,7 +273,6 @@ def test_an_heir_that_is_closed_at_once_ends_the_session_or_leaves_it(close_afte
     assert not world.claims()
 
     # --- the text --------------------------------------------------------------------------------------------------------
-    assert not heir.believes(), "what it was told of when it was closing is not held by it (P3)"
 
 
 def test_a_ticket_is_read_as_it_was_written_and_damage_is_found() -> None:  # P11
