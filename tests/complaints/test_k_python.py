@@ -96,7 +96,7 @@ def test_python_etcd3_runs_the_body_without_the_lock_after_ten_seconds(make: Mak
     one, other = make(), make()
     entered = False
     with other.lock("warm"):
-        pass  # it is connected, and has a session: on a busy machine that alone may take longer than the timeout below
+        pass  # it is connected, and has a session: that alone may take longer than the timeout below
     with one.lock("x"):
         with pytest.raises(AcquireTimeout), other.lock("x", timeout=0.3):
             entered = True
