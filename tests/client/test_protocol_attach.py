@@ -272,7 +272,8 @@ def test_an_heir_that_is_closed_at_once_ends_the_session_or_leaves_it(close_afte
     world.run(3_000)
     assert not world.claims()
 
-    # --- the text --------------------------------------------------------------------------------------------------------
+
+# --- the text --------------------------------------------------------------------------------------------------------
 
 
 def test_a_ticket_is_read_as_it_was_written_and_damage_is_found() -> None:  # P11
