@@ -115,9 +115,7 @@ class BaseClient:
 def views(protocol: Protocol, page: Any) -> tuple[list[LeaseView], int]:
     """Return a page of claims as users see them, and after which claim the next one begins (0: there is none)."""
     assert isinstance(page, ClaimPage)
-    anchor = protocol.anchor
-    found = [view(info, anchor.clock_ms, anchor.over_after_ms(info.expires_at_ms)) for info in page.claims]
-    return found, page.upto
+    return [view_of(protocol, info) for info in page.claims], page.upto
 
 
 def view_of(protocol: Protocol, info: ClaimInfo) -> LeaseView:
@@ -126,9 +124,9 @@ def view_of(protocol: Protocol, info: ClaimInfo) -> LeaseView:
     return view(info, anchor.clock_ms, anchor.over_after_ms(info.expires_at_ms))
 
 
-def shown(want: Any) -> str:
+def shown(resources: Sequence[Resource]) -> str:
     """Return what somebody wants, as text for people."""
-    return ", ".join(repr("/".join(resource.path)) for resource in resources_of(want))
+    return ", ".join(repr("/".join(resource.path)) for resource in resources)
 
 
 def renewal_milliseconds(token: int, ttl: Duration | None) -> int:

@@ -312,12 +312,7 @@ class Queues:
             return False
         if _first(node.waiting) < claim:
             return False
-        if not node.held:
-            return True
-        writers = any(held.mode == Mode.WRITE for held in itertools.islice(node.held.values(), 1))
-        if resource.mode == Mode.WRITE or writers:
-            return False
-        return node.units + resource.units <= self._units_for(node, resource)
+        return not node.held or self._shares_units(node, resource)
 
     def _limit(self, node: _Node) -> int:
         return next(iter(node.limited.values()), ALL_UNITS)
@@ -362,8 +357,9 @@ class Queues:
 
     def _shares_units(self, node: _Node, resource: Resource) -> bool:
         """Return whether the resource fits beside those who hold the same path."""
-        if resource.mode == Mode.WRITE or any(held.mode == Mode.WRITE for held in node.held.values()):
-            return not node.held
+        first = next(iter(node.held.values()), None)
+        if first is not None and Mode.WRITE in (resource.mode, first.mode):  # one that writes is alone on its path
+            return False
         return node.units + resource.units <= self._units_for(node, resource)
 
     def _queues_of(self, path: tuple[str, ...]) -> Iterator[OrderedDict[int, Resource] | OrderedDict[int, int]]:
