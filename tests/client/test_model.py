@@ -574,6 +574,9 @@ def test_waiting_until_free_leaves_nothing_behind_when_it_is_cancelled(node: Emb
 
 
 def test_what_is_not_free_is_named_also_when_the_names_came_one_by_one(node: Embedded) -> None:
-    with lessor.connect(node.endpoints, "one by one") as client, client.lock("a"):
-        with pytest.raises(lessor.AcquireTimeout, match="'a', 'b' is not free"):
-            client.acquire((lessor.write(name) for name in "ab"), timeout=0)  # type: ignore[arg-type]
+    with (
+        lessor.connect(node.endpoints, "one by one") as client,
+        client.lock("a"),
+        pytest.raises(lessor.AcquireTimeout, match="'a', 'b' is not free"),
+    ):
+        client.acquire((lessor.write(name) for name in "ab"), timeout=0)  # type: ignore[arg-type]
