@@ -71,10 +71,10 @@ class Heritage:
 
 
 class Attaching:
-    """Takes a session over, and looks what is in it before anything is asked in it.
+    """Takes a session over, and learns what is in it before anything is asked in it.
 
-    Once it is attached, nothing that its former owner has asked can come through any more: so what is listed after that
-    is all of it.
+    Once it is attached, nothing that its former owner has asked can come through any more: so what is told with that,
+    or listed after it, is all of it.
     """
 
     def __init__(
@@ -111,20 +111,22 @@ class Attaching:
         old = self.ticket
         self.ticket = SessionTicket(old.session, self._key, result.attach, old.namespace, old.timeout_ms)
         self._opened = result
-        self._list(0)
+        self._found += result.claims
+        self._go_on(result.upto)
 
-    def _list(self, after: int) -> None:
-        self._ask(ListClaims(self.ticket.namespace, after, limits.LIST_PAGE_MAX), self._listed)
+    def _go_on(self, upto: int) -> None:
+        """Ask for what did not fit on the page; the numbers of a session's claims are in no order of namespaces."""
+        if upto:
+            self._ask(ListClaims("", upto, limits.LIST_PAGE_MAX), self._listed)
+        else:
+            self._on_done(Heritage(self._opened, tuple(self._found)))
 
     def _listed(self, result: Any) -> None:
         if not isinstance(result, ClaimPage):
             self._on_done(result)
             return
         self._found += [info for info in result.claims if info.session == self.ticket.session]
-        if result.upto:
-            self._list(result.upto)
-        else:
-            self._on_done(Heritage(self._opened, tuple(self._found)))
+        self._go_on(result.upto)
 
 
 def parted(heritage: Heritage) -> tuple[list[LeaseRecord], list[int]]:

@@ -71,6 +71,7 @@ from .results import (
     Released,
     Result,
     SessionClosed,
+    SessionOpened,
 )
 from .semaphores import Semaphores
 from .sessions import Session, Sessions
@@ -241,7 +242,8 @@ class LeaseState:
                     return failed(NO_SUCH_NAMESPACE, f"there is no namespace {operation.namespace!r}")
                 return self.sessions_open.open(operation)
             case AttachSession() as operation:
-                return self.sessions_open.attach(operation)
+                opened = self.sessions_open.attach(operation)
+                return self.looks.attached(opened) if answering and isinstance(opened, SessionOpened) else opened
             case KeepAlive(pings):
                 return self._keep_alive(pings)
             case look:

@@ -3,6 +3,7 @@
 import itertools
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from . import limits
@@ -40,6 +41,7 @@ from .results import (
     Result,
     SemaphoreInfo,
     SessionInfo,
+    SessionOpened,
     Valid,
 )
 from .semaphores import Semaphores
@@ -114,6 +116,12 @@ class Looks:
             lapsed=(lapsed,) if lapsed is not None else (),
         )
         return ClaimPage(page.claims, waiting, page.upto, self._book.header.revision, (about,))
+
+    def attached(self, opened: SessionOpened) -> SessionOpened:
+        """Return what is told to whoever has attached a session: the first page of its claims comes with it."""
+        numbers = iter(sorted(self._sessions[opened.session].claims))
+        page = cut_page(numbers, self._claims.all, "", limits.LIST_PAGE_MAX, self.info)
+        return replace(opened, claims=page.claims, upto=page.upto)
 
     def info(self, claim: ClaimRecord) -> ClaimInfo:
         """Return all that is known of a claim, for people and tools."""

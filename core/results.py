@@ -19,16 +19,6 @@ class ClaimPhase(enum.IntEnum):
     HELD = 2
 
 
-@wire(60)
-@dataclass(frozen=True, slots=True)
-class SessionOpened:
-    """The session's number, and when on the lease clock it ends unless it is kept alive."""
-
-    session: int
-    expires_at_ms: int
-    attach: int = 0
-
-
 @wire(61)
 @dataclass(frozen=True, slots=True)
 class SessionClosed:
@@ -130,6 +120,22 @@ class ClaimInfo:
     data: Data
     resources: Resources = ()
     hold_until_ms: int = 0
+
+
+@wire(60)
+@dataclass(frozen=True, slots=True)
+class SessionOpened:
+    """The session's number, and when on the lease clock it ends unless it is kept alive.
+
+    Who attached it gets its claims with that: the first page of them, as `ClaimPage` has it. No answer to this is kept:
+    a repetition tells of the claims as they are then.
+    """
+
+    session: int
+    expires_at_ms: int
+    attach: int = 0
+    claims: Annotated[tuple[ClaimInfo, ...], MaxItems(limits.LIST_PAGE_MAX)] = ()
+    upto: int = 0
 
 
 @wire(131)

@@ -61,6 +61,41 @@ def test_the_heir_has_what_the_dead_held_and_renews_it() -> None:
     assert not world.claims()
 
 
+def operations(world: World, client: FakeClient) -> list[str]:
+    return [
+        type(message.operation).__name__
+        for hop in world.hops
+        if hop.up and hop.client == client.number
+        for message in hop.messages
+    ]
+
+
+def test_the_answer_that_attaches_the_session_tells_of_its_claims_so_none_are_asked_for() -> None:
+    world = World()
+    dead = world.client()
+    acquired(dead)
+    ticket = ticket_of(dead)
+    dead.die()
+    heir = heir_to(world, ticket)
+    assert len(recover(heir)) == 1
+    assert operations(world, heir)[:2] == ["AttachSession", "Ping"]
+
+
+@pytest.mark.parametrize("page", [1, 2, 3, 4])
+def test_what_did_not_fit_into_that_answer_is_asked_for(page: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "LIST_PAGE_MAX", page)
+    world = World()
+    dead, other = world.client(), world.client()
+    for name in "abc":
+        acquired(dead, name)
+        acquired(other, f"of another {name}")
+    ticket = ticket_of(dead)
+    dead.die()
+    heir = heir_to(world, ticket)
+    assert [lease.path for lease in recover(heir)] == [("a",), ("b",), ("c",)]
+    assert ("ListClaims" in operations(world, heir)) == (page < 3)
+
+
 def test_what_waits_for_nobody_any_more_is_withdrawn() -> None:
     world = World()
     other, dead = world.client(), world.client()

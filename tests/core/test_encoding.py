@@ -82,7 +82,7 @@ PINNED = """
 57 UpdateSemaphore namespace path data
 58 DeleteSemaphore namespace path force
 59 Pin namespace path entity
-60 SessionOpened session expires_at_ms attach
+60 SessionOpened session expires_at_ms attach claims upto
 61 SessionClosed released
 62 ClaimStatus claim phase token expires_at_ms waiters_ahead ttl_ms hold_until_ms why
 63 Pong expires_at_ms claims

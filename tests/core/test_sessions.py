@@ -1,5 +1,6 @@
 """Sessions: opened, attached by whoever knows the key, stolen, kept alive one by one or in crowds, ended with grace."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from lessor.core.commands import (
     OpenSession,
     Ping,
 )
+from lessor.core.encoding import encode
 from lessor.core.errors import Corrupt
 from lessor.core.lease_state import LeaseState
 from lessor.core.results import ClaimPhase, Failed, KeptAlive, Pong, SessionOpened
@@ -54,11 +56,52 @@ def test_an_attached_session_keeps_its_claims_and_its_places() -> None:  # P7
     door.claim(ben, "y")
     door.claim(door.anna, "y", wait_ms=FOREVER)
     door.after(1500)
-    assert door.attach(1) == SessionOpened(door.anna, 3500, 1)
+    opened = door.attach(1)
+    assert (opened.session, opened.expires_at_ms, opened.attach) == (door.anna, 3500, 1)
     pong = door.say(1, Ping((1, 3)))
     assert [status.phase for status in pong.claims] == [ClaimPhase.HELD, ClaimPhase.WAITING]
     door.release(ben, 2)
     assert [status.phase for status in door.told(door.anna)] == [ClaimPhase.HELD]
+
+
+def test_whoever_attaches_a_session_is_told_the_state_of_all_its_claims() -> None:
+    door = Door()
+    ben = door.session(timeout_ms=60_000)
+    door.claim(door.anna, "x", ttl_ms=9_000)
+    door.claim(ben, "y")
+    door.claim(door.anna, "y", wait_ms=FOREVER)
+    door.after(1000)
+    opened = door.attach(1)
+    assert [(one.path, one.phase, one.token, one.expires_at_ms) for one in opened.claims] == [
+        (("x",), ClaimPhase.HELD, 1, 9_000),
+        (("y",), ClaimPhase.WAITING, 0, 0),
+    ]
+    assert opened.upto == 0
+    door.release(ben, 2)
+    again = door.attach(1)
+    assert [one.phase for one in again.claims] == [ClaimPhase.HELD] * 2, "a repetition tells how it is now"
+    assert not door.state.sessions_open[door.anna].replies, "and none of it is kept (P10)"
+
+
+def test_of_a_session_with_many_claims_a_page_is_told_and_that_there_are_more(monkeypatch: Any) -> None:  # P10
+    monkeypatch.setattr(limits, "LIST_PAGE_MAX", 3)
+    door = Door()
+    for name in ("c", "b", "a"):
+        door.claim(door.anna, name)
+    assert door.attach(1).upto == 0
+    last = door.ask(door.anna, claim("d"), number=ATTACH_STEP + 1).claim
+    opened = door.attach(2)
+    assert ["/".join(one.path) for one in opened.claims] == ["c", "b", "a"]
+    assert opened.upto == opened.claims[-1].claim == last - 1
+
+
+def test_of_claims_with_much_data_no_more_is_told_than_fits_into_an_answer() -> None:  # P10
+    door = Door()
+    for place in range(9):
+        door.ask(door.anna, replace(claim(f"x{place}"), data=b"d" * limits.DATA_BYTES_MAX))
+    opened = door.attach(1)
+    assert opened.upto
+    assert len(encode(opened)) < limits.PAGE_BYTES + 2 * limits.DATA_BYTES_MAX < limits.PACKET_BYTES_MAX
 
 
 def test_whoever_had_the_session_before_is_told_that_it_was_stolen() -> None:
@@ -79,7 +122,7 @@ def test_an_attachment_out_of_sequence_is_refused_and_a_repeated_one_is_answered
     assert isinstance(door.attach(3), SessionOpened)
     for times in (1, 2):
         assert code(door.attach(times)) == "out_of_sequence"
-    assert door.attach(3) == SessionOpened(door.anna, 2000, 3)
+    assert door.attach(3) == SessionOpened(door.anna, 2000, 3), "of a session without claims, none"
 
 
 def test_a_retry_after_a_repeated_attachment_still_finds_its_answer() -> None:  # P6

@@ -150,7 +150,9 @@ class LeaseModel(ClaimsModel):
         self.keep_alive(party)
         until_ms = party.expires_at_ms
         self.tell("session_attached", session=party.number, namespace=party.namespace, expires_at_ms=until_ms)
-        return SessionOpened(party.number, party.expires_at_ms, party.attach)
+        # a session of these tales has few claims: they are all on the first page
+        claims = tuple(self.info(wish) for wish in self.wishes if wish.session == party.number)
+        return SessionOpened(party.number, party.expires_at_ms, party.attach, claims)
 
     def keep_alive(self, party: Party, acked_below: int = 0) -> int:
         party.expires_at_ms = max(party.expires_at_ms, self.clock_ms + party.timeout_ms)
