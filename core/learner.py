@@ -244,6 +244,12 @@ class Learner:
                 effects.send(Address(self.node, Role.EXPIRY_TIMER), NextDeadline(clock, deadline))
 
     @property
+    def patient(self) -> tuple[type, ...]:
+        """What need not wake this role: its own acceptor's vote, while it is the first to be heard of in its slot."""
+        waits = self.quorum > 1 and not self._counts and self._chosen_upto() <= self.applied_upto
+        return (Learn,) if waits else ()
+
+    @property
     def wake_at_ms(self) -> int | None:
         """When on the node's monotonic clock this core wants its next tick, if no message comes before."""
         due = []

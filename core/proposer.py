@@ -432,6 +432,11 @@ class Proposer:
         self._propose(effects)
 
     @property
+    def patient(self) -> tuple[type, ...]:
+        """What need not wake this role: that slots were applied, unless something waits for room in the window."""
+        return () if self._backlog or self._pending or self._nudged else (Progress,)
+
+    @property
     def wake_at_ms(self) -> int:
         """When on the node's monotonic clock this core wants its next tick, if no message comes before."""
         if self.stage is Stage.LEADER:

@@ -209,7 +209,8 @@ class Cluster:
     def _receive(self, number: int, role: Role, message: Any) -> None:
         node = self.nodes[number]
         node.inboxes[role].append(message)
-        self._wake(node, role, self.now + (self.rng.random() < 0.2))
+        if type(message) not in getattr(node.cores[role], "patient", ()):  # that would wait for whatever comes next
+            self._wake(node, role, self.now + (self.rng.random() < 0.2))
 
     # --- clients and faults ----------------------------------------------------------------------------------------
 

@@ -191,6 +191,22 @@ def test_p10_no_more_slots_are_in_flight_than_the_window_allows(monkeypatch: pyt
         assert said == len(watched.values) - 1
 
 
+def test_news_of_progress_can_wait_unless_something_waits_for_room_in_the_window() -> None:
+    watched = leader()
+    patient = [watched.core.patient]
+    for _ in range(limits.WINDOW_SLOTS + 1):
+        watched.run(Submit(watched.core.ballot, (b"x",)))
+        watched.tick()
+        patient.append(watched.core.patient)
+    apply(watched, FIRST + 1)
+    watched.tick()
+    patient.append(watched.core.patient)
+    can_wait = (Progress,)
+    assert patient == [can_wait, *[can_wait] * limits.WINDOW_SLOTS, (), can_wait], (
+        "something waited only before the end"
+    )
+
+
 @pytest.mark.parametrize("commands_max", [1, 2, 5])
 def test_p10_pending_commands_are_packed_in_order_by_count_and_bytes(
     monkeypatch: pytest.MonkeyPatch, commands_max: int
