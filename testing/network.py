@@ -112,9 +112,10 @@ class Network:
         ways = list(ways)
         self._change(lambda: self._silent.update(ways))
 
-    def heal(self) -> None:
-        """Undo every `silence`."""
-        self._change(self._silent.clear)
+    def heal(self, ways: Iterable[Way] | None = None) -> None:
+        """Undo every `silence`, or that of these ways."""
+        healed = None if ways is None else list(ways)
+        self._change(self._silent.clear if healed is None else lambda: self._silent.difference_update(healed))
 
     def passes(self, source: int, target: int) -> bool:
         """Return whether what `source` says comes to `target`."""
