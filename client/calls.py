@@ -3,7 +3,8 @@
 Laws it keeps:
 - a request keeps its number over every retry, so it has one effect (P6);
 - an answer anchors the lease clock at the *first* sending of its request, whichever sending it answers (P3);
-- a request is called definite only if no sending of it can still take effect (P9).
+- a request is called definite only if it never left, or the log has answered it: of what one gateway turned away there
+  may be a copy that another one takes in (P9).
 """
 
 from collections import deque
@@ -67,6 +68,7 @@ class Call:
         "deadline_ms",
         "doubtful",
         "first_sent_ms",
+        "left",
         "next_send_ms",
         "number",
         "on_done",
@@ -88,17 +90,18 @@ class Call:
         self.next_send_ms = 0
         self.tries = 0
         self.unanswered = 0
+        self.left = 0
         self.doubtful = False
         self.why = "no node of the cluster answers"
 
     @property
     def indefinite(self) -> bool:
         """Whether some sending of it may have taken effect, or may yet."""
-        return self.doubtful or self.unanswered > 0
+        return self.doubtful or self.left > 0
 
     def start_over(self) -> None:
         """Forget its number and its sendings: it will be begun anew, under another session."""
-        self.number = self.unanswered = self.next_send_ms = 0
+        self.number = self.unanswered = self.left = self.next_send_ms = 0
         self.first_sent_ms = None
 
 
@@ -265,6 +268,7 @@ class Calls:
             call = self._open.get(number)
             if call is not None:
                 call.unanswered = max(0, call.unanswered - 1)
+                call.left -= 1
                 if not call.next_send_ms:
                     self._try_later(call)
         if packet.endpoint != self.target:
@@ -371,7 +375,7 @@ class Calls:
         if call is not None:
             call.on_done(BadRequest(reason))
         elif number == 0:
-            doubt = any(call.doubtful or call.unanswered > 1 for call in self._open.values())
+            doubt = any(call.doubtful or call.left > 1 for call in self._open.values())
             text = f"the service does not understand this client: {reason}"
             self._hooks.on_misunderstood(Unavailable(text, indefinite=doubt))
 
@@ -387,6 +391,7 @@ class Calls:
         self.wake_by(self.now_ms + SILENCE_MS)
         call.tries += 1
         call.unanswered += 1
+        call.left += 1
         session = 0 if isinstance(call.operation, SESSIONLESS) else self.session
         acked_below = next(iter(self._open))  # numbers grow, so the first is the lowest that is open
         return Request(session, call.number, acked_below, call.operation)

@@ -489,9 +489,9 @@ class Protocol(Acquiring):
     def _session_ended(self, call: Call) -> None:
         """Start over with a new session. What was held without a ttl is lost; what waited stands in line again.
 
-        No number is used under two sessions: an answer that comes late from the old one must find nobody.
+        No number is used under two sessions: an answer that comes late from the old one must find nobody. Nor does the
+        end of the session settle what was asked under it: a copy of it may have come before that end.
         """
-        call.unanswered = max(0, call.unanswered - 1)
         others = [other for other in self._calls.under_way() if not isinstance(other.operation, SESSIONLESS)]
         ended, self.session, self._pings.call = self.session, None, None
         self._calls.session = 0

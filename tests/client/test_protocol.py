@@ -8,7 +8,7 @@ import pytest
 from lessor.client.errors import AcquireTimeout, BadRequest, Unavailable
 from lessor.client.protocol import NOT_HELD, WITHDRAW_GRACE_MS, LeaseState
 from lessor.core.commands import Describe, Release
-from lessor.core.requests import Answer, Redirect
+from lessor.core.requests import Answer, Busy, Redirect
 from lessor.core.results import ClaimPage, ClaimStatus, Denied, NotHeld, Released, Renewed
 
 from ..support.fake_service import FakeClient, Hop, Outcome, World
@@ -211,17 +211,22 @@ def test_a_request_that_never_left_has_definitely_had_no_effect() -> None:
 
 
 @pytest.mark.parametrize("reply", ["nobody leads", "busy"])
-def test_a_request_that_every_node_turned_away_has_definitely_had_no_effect(reply: str) -> None:
+def test_a_request_that_was_turned_away_may_yet_take_effect_by_a_copy_of_it(reply: str) -> None:  # P9
     world = World()
     client = world.client()
     held_by(client, "warm")
     if reply == "busy":
-        world.service.reply = lambda node, request: Redirect(request.number, 0, "", indefinite=False)
+        world.service.reply = lambda node, request: Busy(request.number)
     else:
         world.depose()
+    world.fate = lambda hop: (1.0, 2_000.0) if hop.up else (1.0,)
     waiting = client.acquire(timeout_ms=900)
     world.finish(waiting)
-    assert error_of(waiting) == (Unavailable, False)
+    assert error_of(waiting) == (Unavailable, True)
+    client.die()  # or it would ask again itself, to withdraw
+    world.heal()
+    world.run(5_000)
+    assert world.claims(waiting.tag)
 
 
 @pytest.mark.parametrize("fate", [nothing_up, nothing_down])

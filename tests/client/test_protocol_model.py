@@ -85,7 +85,8 @@ def test_a_lease_whose_transaction_certainly_never_left_is_held_again() -> None:
     world = World()
     client = world.client()
     lease = acquired(client)
-    world.service.reply = lambda node, request: Busy(request.number)
+    for node in (1, 2, 3):
+        world.kill(node)
     done = transact(client, Release(lease.token), within_ms=300)
     world.finish(done)
     assert isinstance(done.value, Unavailable)
@@ -93,11 +94,15 @@ def test_a_lease_whose_transaction_certainly_never_left_is_held_again() -> None:
     assert client.believes() == [lease]
 
 
-def test_a_lease_whose_transaction_has_no_answer_is_given_back() -> None:  # P3, P9
+@pytest.mark.parametrize("turned_away", [False, True])
+def test_a_lease_whose_transaction_has_no_answer_of_the_log_is_given_back(*, turned_away: bool) -> None:  # P3, P9
     world = World()
     client = world.client()
     lease = acquired(client)
-    cut(world, client, up=False)
+    if turned_away:
+        world.service.reply = lambda node, request: Busy(request.number)
+    else:
+        cut(world, client, up=False)
     done = transact(client, Release(lease.token), within_ms=500)
     world.finish(done)
     assert isinstance(done.value, Unavailable)

@@ -8,7 +8,7 @@ import pytest
 from lessor.client.errors import AcquireTimeout, ClientClosed, ServiceBusy, Unavailable
 from lessor.client.protocol import LeaseRecord, LeaseState
 from lessor.core import limits
-from lessor.core.commands import Describe, OpenSession, Release
+from lessor.core.commands import CreateSemaphore, Describe, OpenSession, Release
 from lessor.core.requests import Answer, Busy
 from lessor.core.results import ClaimStatus, Failed, Released
 
@@ -530,3 +530,17 @@ def test_a_client_that_fails_tells_everybody_and_believes_in_nothing() -> None:
     assert len(client.changes) == 3
     assert isinstance(client.acquire().value, ClientClosed)
     client.protocol.fail_all(error)
+
+
+def test_a_request_of_a_session_that_is_over_may_have_taken_effect_by_an_earlier_copy() -> None:  # P6, P9
+    world = World()
+    client = world.client(session_timeout_ms=500)
+    acquired(client)
+    world.fate = lambda hop: (1.0, 600.0) if hop.up else ()
+    asked = client.call(CreateSemaphore("default", ("s",), 3, b""))
+    world.run(2)
+    world.fate = lambda hop: () if hop.up and world.now < 598 else (1.0,)
+    world.finish(asked)
+    assert isinstance(asked.value, Unavailable)
+    assert asked.value.indefinite
+    assert world.service.kinds.count("semaphore_created") == 1
