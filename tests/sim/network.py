@@ -1,8 +1,7 @@
 """The network of a simulated world: it loses, delays, repeats and reorders, brings old packets back, and can be cut.
 
-Between nodes everything may happen to a packet. Between a client and a node packets are lost, delayed and overtaken,
-but not repeated, as TCP has it: a client counts the answers to what it sent (P9). It repeats its requests itself. (The
-option `repeat_client` has them repeated all the same; no seed draws it.)
+Everything may happen to a packet, between nodes as between a client and a node. No connection of TCP repeats any, but
+no promise rests on that.
 """
 
 import random
@@ -44,16 +43,16 @@ class Network:
             return
         self.at(self.now() + self._travel_us(link), self._arrive, link, deliver, *what)
         if sender < 100 and receiver < 100:
-            if options.repeat and random() < options.repeat:
-                self.repeated += 1
-                self.at(self.now() + self._travel_us(link), self._arrive, link, deliver, *what)
-            if options.replay and random() < options.replay:
-                self.repeated += 1
-                late_us = int(random() * REPLAY_AFTER_MS * MS)
-                self.at(self.now() + self._travel_us(link) + late_us, self._arrive, link, deliver, *what)
-        elif options.repeat_client and random() < options.repeat_client:
+            repeat, replay = options.repeat, options.replay
+        else:
+            repeat, replay = options.repeat_client, options.replay_client
+        if repeat and random() < repeat:
             self.repeated += 1
             self.at(self.now() + self._travel_us(link), self._arrive, link, deliver, *what)
+        if replay and random() < replay:
+            self.repeated += 1
+            late_us = int(random() * REPLAY_AFTER_MS * MS)
+            self.at(self.now() + self._travel_us(link) + late_us, self._arrive, link, deliver, *what)
 
     def reachable(self, one: int, other: int) -> bool:
         """Return whether packets pass both ways."""

@@ -51,7 +51,8 @@ class Options:
     slow_ms: int
     replay: float  # messages that come once more, up to seconds later
     damage: float  # packets of which a damaged or forged copy comes, too
-    repeat_client: float  # as `repeat`, between clients and nodes; off, since no connection does so (see network.py)
+    repeat_client: float  # as `repeat`, between clients and nodes
+    replay_client: float
     # faults, as weights of what happens next
     fault_every_ms: int  # 0: nothing happens
     cut: int  # a node from others, one way or both
@@ -122,7 +123,8 @@ class Options:
             slow_ms=pick((20, 100, 600)),
             replay=pick((0, 0, 0.01, 0.05)),
             damage=pick((0, 0, 0, 0.03)),
-            repeat_client=0,
+            repeat_client=pick((0, 0, 0.05, 0.4)),
+            replay_client=pick((0, 0, 0.01, 0.1)),
             fault_every_ms=0 if calm else pick((100, 250) if many_leaders else (100, 250, 700)),
             cut=some(1, 5),
             cut_client=some(1, 3),
