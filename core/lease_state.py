@@ -427,8 +427,12 @@ class LeaseState:
 
     def snapshot(self) -> bytes:
         """Return the whole state as bytes, the same on every node that applied the same slots."""
+        return dumps(self.plain())
+
+    def plain(self) -> list[Any]:
+        """Return the whole state as plain lists, numbers, strings and bytes: what a snapshot is made of."""
         rows = [[to_list(record) for record in table.records()] for table in self.tables.values()]
-        return dumps([to_list(self.header), *rows])
+        return [to_list(self.header), *rows]
 
     @classmethod
     def restore(cls, data: bytes) -> "LeaseState":

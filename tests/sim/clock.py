@@ -1,7 +1,7 @@
 """A clock of one machine in a simulated world: it starts anywhere, and runs a little wrong."""
 
-import math
 import random
+from math import ceil
 
 MS = 1000
 """Microseconds: true time is told in these, so that rounding to milliseconds is part of what is tested."""
@@ -34,10 +34,11 @@ class Clock:
 
     def when_us(self, at_ms: int) -> int:
         """Return the first moment in true time at which the clock shows `at_ms`."""
-        at_us = self._from_us + math.ceil((at_ms - self._base_ms) / self._rate)
-        while self.now_ms(at_us) < at_ms:
-            at_us += 1
-        return at_us
+        base_ms, rate = self._base_ms, self._rate
+        after_us = ceil((at_ms - base_ms) / rate)
+        while base_ms + after_us * rate < at_ms:
+            after_us += 1
+        return self._from_us + after_us
 
     def stand_still(self, for_us: int) -> None:
         """Let true time pass without the clock: CLOCK_MONOTONIC while the machine is suspended."""

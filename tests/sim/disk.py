@@ -10,6 +10,7 @@ from typing import Any
 
 from lessor.core.acceptor import Acceptor
 from lessor.core.ballot import NO_BALLOT, Ballot
+from lessor.core.encoding import dumps
 from lessor.core.lease_state import LeaseState
 from lessor.core.messages import Truncate, Vote, WritePromise, WriteVote, WriteWatermark
 
@@ -26,7 +27,7 @@ class Disk:
     votes: dict[int, Vote] = field(default_factory=dict)
     truncated_upto: int = 0
     watermark: tuple[Ballot, int] = (NO_BALLOT, 0)
-    tables: bytes | None = None  # the lease state as it was last saved
+    tables: list[Any] | None = None  # the lease state as it was last saved; it is made bytes when it is read
     saved_upto: int = 0
     snapshot_upto: int = 0  # where the snapshot ended that the tables last began with
     failing: bool = False
@@ -49,7 +50,7 @@ class Disk:
 
     def save(self, state: LeaseState, *, replaced: bool) -> None:
         """Carry out one transaction of the lease tables."""
-        self.tables = state.snapshot()
+        self.tables = state.plain()
         self.saved_upto = state.applied_upto
         state.forget_changes()
         if replaced:
@@ -57,7 +58,7 @@ class Disk:
 
     def lease_state(self) -> LeaseState:
         """Return the lease state as it was last saved."""
-        return LeaseState() if self.tables is None else LeaseState.restore(self.tables)
+        return LeaseState() if self.tables is None else LeaseState.restore(dumps(self.tables))
 
     def reconcile(self) -> None:
         """Do what `Journal.reconcile` does: forget the votes below a snapshot that was installed before a crash."""

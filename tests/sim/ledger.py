@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lessor.core.commands import Command
-from lessor.core.encoding import decode
 from lessor.core.entries import Batch, Entry
 from lessor.core.events import Event
 from lessor.core.lease_state import Outcome
 
 from .checkers.base import Checker
+from .reading import read
 
 if TYPE_CHECKING:
     from .world import World
@@ -47,7 +47,7 @@ class Ledger(Checker):
         """Take in one slot."""
         self.commands = []
         if isinstance(entry, Batch) and entry.term == self.world.referee.state.header.term:
-            self.commands = [decode(data) for data in entry.commands]
+            self.commands = [read(data) for data in entry.commands]
         for event in outcome.events:
             self._take(event)
 

@@ -4,12 +4,13 @@ Everything may happen to a packet, between nodes as between a client and a node.
 no promise rests on that.
 """
 
-import random
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .clock import MS
-from .options import Options
+
+if TYPE_CHECKING:
+    from .world import World
 
 REPLAY_AFTER_MS = 4000
 
@@ -17,12 +18,11 @@ REPLAY_AFTER_MS = 4000
 class Network:
     """Carries packets between machines. Nodes are numbered from 1 on, clients from 101 on."""
 
-    def __init__(self, rng: random.Random, options: Options, at: Callable[..., None], now: Callable[[], int]) -> None:
+    def __init__(self, world: "World") -> None:
         """Start whole."""
-        self.random = rng.random
-        self.options = options
-        self.at = at
-        self.now = now
+        self.world = world
+        self.random = world.random
+        self.options = world.options
         self.cuts: dict[tuple[int, int], None] = {}
         self.late_us: dict[tuple[int, int], int] = {}
         self.packets = 0
@@ -32,27 +32,27 @@ class Network:
 
     def send(self, sender: int, receiver: int, deliver: Callable[..., None], *what: Any) -> None:
         """Have `deliver(*what)` called when the packet arrives, if it does."""
-        random, options = self.random, self.options
+        world, random, options = self.world, self.random, self.options
         self.packets += 1
-        link = (sender, receiver)
         if self.whole:
-            self.at(self.now() + options.latency_us + int(random() * options.jitter_us), deliver, *what)
+            world.at(world.now_us + options.latency_us + int(random() * options.jitter_us), deliver, *what)
             return
+        link = (sender, receiver)
         if link in self.cuts or (options.loss and random() < options.loss):
             self.lost += 1
             return
-        self.at(self.now() + self._travel_us(link), self._arrive, link, deliver, *what)
+        world.at(world.now_us + self._travel_us(link), self._arrive, link, deliver, *what)
         if sender < 100 and receiver < 100:
             repeat, replay = options.repeat, options.replay
         else:
             repeat, replay = options.repeat_client, options.replay_client
         if repeat and random() < repeat:
             self.repeated += 1
-            self.at(self.now() + self._travel_us(link), self._arrive, link, deliver, *what)
+            world.at(world.now_us + self._travel_us(link), self._arrive, link, deliver, *what)
         if replay and random() < replay:
             self.repeated += 1
             late_us = int(random() * REPLAY_AFTER_MS * MS)
-            self.at(self.now() + self._travel_us(link) + late_us, self._arrive, link, deliver, *what)
+            world.at(world.now_us + self._travel_us(link) + late_us, self._arrive, link, deliver, *what)
 
     def reachable(self, one: int, other: int) -> bool:
         """Return whether packets pass both ways."""

@@ -37,11 +37,12 @@ def endpoint(node: int) -> str:
 class Desk:
     """One role of a running node: its core, and what has arrived for it."""
 
-    __slots__ = ("busy", "core", "inbox", "planned_us", "pushed_us", "role")
+    __slots__ = ("busy", "core", "inbox", "planned_us", "pushed_us", "role", "wakes")
 
     def __init__(self, role: Role, core: Any) -> None:
         self.role = role
         self.core = core
+        self.wakes = hasattr(core, "wake_at_ms")
         self.inbox: list[Any] = []
         self.busy = False  # a commit is under way
         self.planned_us: int | None = None
@@ -211,20 +212,19 @@ class Node:
     def _perform(self, desk: Desk) -> None:
         """Step all that has arrived, then a Tick, commit once, then speak."""
         world = self.world
-        core = desk.core
-        step = core.step
+        step = desk.core.step
         batch = desk.inbox
-        if batch:
-            desk.inbox = []
         writes: list[Any] = []
         sends: list[Send] = []
         try:
-            for message in batch:
-                effects = step(message)
-                if effects.writes:
-                    writes += effects.writes
-                if effects.sends:
-                    sends += effects.sends
+            if batch:
+                desk.inbox = []
+                for message in batch:
+                    effects = step(message)
+                    if effects.writes:
+                        writes += effects.writes
+                    if effects.sends:
+                        sends += effects.sends
             effects = step(Tick(self.clock.now_ms(world.now_us), world.random()))
         except world.passing:
             raise
@@ -233,8 +233,10 @@ class Node:
             return
         if world.trace is not None and (batch or effects.sends):
             world.trace_step(self, desk.role, batch)
-        writes += effects.writes
-        sends += effects.sends
+        if effects.writes:
+            writes += effects.writes
+        if effects.sends:
+            sends += effects.sends
         if writes:
             desk.busy = True
             commit_us = world.commit_us()
@@ -244,7 +246,8 @@ class Node:
             if world.speaks_early:
                 self._speak(desk, sends)
         else:
-            self._speak(desk, sends)
+            if sends:
+                self._speak(desk, sends)
             self._rest(desk)
 
     def _commit(self, desk: Desk, writes: list[Any], sends: list[Send]) -> None:
@@ -307,45 +310,33 @@ class Node:
 
     def _rest(self, desk: Desk) -> None:
         world = self.world
-        if self.desks.get(desk.role) is not desk:
-            return
         if desk.inbox:
             self._plan(desk, max(world.now_us + world.options.hop_us, self.paused_until_us))
-            return
-        wake_at_ms = getattr(desk.core, "wake_at_ms", None)
-        if wake_at_ms is not None:
-            at_us = max(self.clock.when_us(wake_at_ms), world.now_us + 100)
-            if desk.planned_us is None or at_us < desk.planned_us:
-                self._plan(desk, at_us)
+        elif desk.wakes and (wake_at_ms := desk.core.wake_at_ms) is not None:
+            self._plan(desk, max(self.clock.when_us(wake_at_ms), world.now_us + 100))
 
     # --- what leaves -------------------------------------------------------------------------------------------------
 
     def _speak(self, desk: Desk, sends: list[Send]) -> None:
         world = self.world
-        if not sends:
-            return
-        if (desk.role is Role.ACCEPTOR and world.hooks.acceptor_sends) or (
-            desk.role is Role.PROPOSER and world.hooks.proposer_sends
-        ):
+        if desk.role is Role.ACCEPTOR or desk.role is Role.PROPOSER:
             world.see_sends(self, desk.role, sends)
-        packets: dict[Address, list[Any]] = {}
+        packets: dict[tuple[int, Role], list[Any]] = {}
         answers: dict[Connection, list[Any]] = {}
         for send in sends:
             to = send.to
             if type(to) is Address:
                 if to.node == self.number:
                     self._tell(to.role, send.message)
-                elif to in packets:
-                    packets[to].append(send.message)
                 else:
-                    packets[to] = [send.message]
+                    packets.setdefault((to.node, to.role), []).append(send.message)
             elif type(to) is Connection:
                 answers.setdefault(to, []).append(send.message)
-        for to, messages in packets.items():
-            world.network.send(self.number, to.node, world.nodes[to.node].arrive, to.role, messages)
+        for (number, role), messages in packets.items():
+            other = world.nodes[number]
+            world.network.send(self.number, number, other.arrive, role, messages)
             if world.damages():
-                other = world.nodes[to.node]
-                world.network.send(self.number, to.node, world.damage.from_node, self, other, to.role, messages)
+                world.network.send(self.number, number, world.damage.from_node, self, other, role, messages)
         for connection, messages in answers.items():
             world.answer(self, connection, encode_packet(messages))
 
@@ -359,4 +350,5 @@ class Node:
         desk = self.desks.get(role)
         if desk is not None:
             desk.inbox.append(message)
-            self._plan(desk, max(world.now_us + world.options.hop_us, self.paused_until_us))
+            if not desk.busy:
+                self._plan(desk, max(world.now_us + world.options.hop_us, self.paused_until_us))

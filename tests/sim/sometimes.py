@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from lessor.core.effects import Send
-from lessor.core.encoding import decode
 from lessor.core.entries import Batch, Entry, Lead, NoOp
 from lessor.core.errors import LessorError
 from lessor.core.lease_state import Outcome
@@ -14,6 +13,7 @@ from lessor.core.proposer import Stage
 from lessor.core.results import TOO_MANY, Failed
 
 from .checkers.base import Checker
+from .reading import read
 from .wide_sometimes import WIDE_SOMETIMES
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Observer(Checker):
             message = send.message
             if type(message) is Accept:
                 if node.proposer._backlog and message.slot <= node.learner.applied_upto + 3:
-                    entry = decode(message.entry)
+                    entry = read(message.entry)
                     if isinstance(entry, NoOp):
                         mark("a no-op in a gap")
                     elif isinstance(entry, Batch) and entry.term != message.ballot:

@@ -4,17 +4,16 @@ First everything goes wrong that its options allow, and the promises must hold a
 must converge: every call is answered, every node has the same state, and nothing dead is left in a queue.
 """
 
-import heapq
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from heapq import heappop, heappush
 from typing import Any
 
 from lessor.core import limits
 from lessor.core.ballot import Ballot, quorum
 from lessor.core.effects import Connection, Role, Send
-from lessor.core.encoding import decode
 from lessor.core.entries import Batch
 from lessor.core.lease_state import LeaseState
 from lessor.core.messages import Accept, Vote, WriteVote
@@ -30,6 +29,7 @@ from .ledger import Ledger
 from .network import Network
 from .node import Node, endpoint
 from .options import Options
+from .reading import read, reading_once
 from .sometimes import Observer
 from .wide_application import WideApplication
 from .wide_board import Board, Taste
@@ -105,7 +105,7 @@ class World:
         self.connections: dict[bytes, tuple[SimClient, str]] = {}
         self.history = History()
         self.tickets: list[tuple[str, int, int]] = []  # leases handed over from program to program
-        self.network = Network(self.rng, self.options, self.at, lambda: self.now_us)
+        self.network = Network(self)
         self.damage = Damage(self)
         self.referee = Referee(self)
         self.board = Board(Taste.draw(random.Random(self.options.wide)))
@@ -126,7 +126,7 @@ class World:
         small = dict(self.options.limits)
         if self.options.wide:
             small.pop("SESSIONS_MAX", None)  # the operator needs one when the world heals
-        with small_limits(small):
+        with small_limits(small), reading_once():
             for node in self.nodes.values():
                 if self.random() < 0.9:
                     node.start()
@@ -141,12 +141,12 @@ class World:
 
     def at(self, at_us: int, do: Callable[..., None], *what: Any) -> None:
         """Have `do(*what)` called at a time; what is due at the same time is done in the order of asking."""
-        self.sequence += 1
-        heapq.heappush(self.events, (at_us, self.sequence, do, what))
+        self.sequence = sequence = self.sequence + 1
+        heappush(self.events, (at_us, sequence, do, what))
 
     def run_until(self, end_us: int) -> None:
         """Let everything happen that is due before `end_us`."""
-        events, pop = self.events, heapq.heappop
+        events, pop = self.events, heappop
         while events and events[0][0] <= end_us:
             self.now_us, _, do, what = pop(events)
             do(*what)
@@ -288,7 +288,7 @@ class World:
             checker.applied(node, slot, vote.entry)
         if slot != referee.state.applied_upto + 1:
             return
-        entry = decode(vote.entry)
+        entry = read(vote.entry)
         referee.applied_us.append(self.now_us)
         outcome = referee.state.apply(slot, entry)
         if isinstance(entry, Batch) and entry.term != referee.state.header.term:
@@ -341,7 +341,7 @@ class World:
 
 def _shown(message: Any) -> str:
     if isinstance(message, Accept):
-        return f"Accept({message.ballot}, slot={message.slot}, {decode(message.entry)}, upto={message.chosen_upto})"
+        return f"Accept({message.ballot}, slot={message.slot}, {read(message.entry)}, upto={message.chosen_upto})"
     return str(message)
 
 

@@ -1,18 +1,27 @@
 """What a checker is: a promise, and what it looks at while a world runs. Each may be left out by its name."""
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lessor.core.effects import Role, Send
 from lessor.core.entries import Entry
 from lessor.core.events import Event
-from lessor.core.lease_state import Outcome
+from lessor.core.lease_state import LeaseState, Outcome
 
 if TYPE_CHECKING:
     from ..client import SimClient
     from ..history import Op
     from ..node import Node
     from ..world import World
+
+
+_as_json = json.JSONEncoder(default=lambda data: {"bytes": data.hex()}, check_circular=False).encode
+
+
+def exactly(state: LeaseState) -> str:
+    """Return a text that is the same for two states just if their snapshots are, in two thirds of the time."""
+    return _as_json(state.plain())
 
 
 class Violated(AssertionError):

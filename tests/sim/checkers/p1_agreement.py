@@ -8,7 +8,7 @@ from lessor.core.effects import Address, Send
 from lessor.core.events import Event
 from lessor.core.messages import Accept, Chosen, Fetched, Prepare
 
-from .base import Checker
+from .base import Checker, exactly
 
 if TYPE_CHECKING:
     from ..node import Node
@@ -25,7 +25,7 @@ class Agreement(Checker):
         super().__init__(world)
         self.proposed: dict[tuple[int, Ballot], bytes] = {}
         self.lives: dict[Ballot, tuple[int, int]] = {}
-        self.states: dict[int, bytes] = {}
+        self.states: dict[int, str] = {}
         self.published: dict[int, Event] = {}
 
     def started(self, node: "Node") -> None:
@@ -51,8 +51,8 @@ class Agreement(Checker):
             self._compare(node, slot)
 
     def _compare(self, node: "Node", slot: int) -> None:
-        snapshot = node.learner.state.snapshot()
-        if self.states.setdefault(slot, snapshot) != snapshot:
+        state = exactly(node.learner.state)
+        if self.states.setdefault(slot, state) != state:
             raise self.fail(f"node {node.number} differs in its state after slot {slot}")
 
     def events(self, node: "Node", events: Sequence[Event]) -> None:
@@ -88,6 +88,7 @@ class Agreement(Checker):
 
     def finished(self) -> None:
         """At rest, all have the same state."""
-        nodes = list(self.world.nodes.values())
-        for node in nodes:
-            self._compare(node, nodes[0].learner.applied_upto)
+        snapshots = {number: node.learner.state.snapshot() for number, node in self.world.nodes.items()}
+        for number, snapshot in snapshots.items():
+            if snapshot != snapshots[1]:
+                raise self.fail(f"node {number} differs in its state from node 1, at rest")

@@ -8,7 +8,7 @@ from lessor.core.errors import Malformed
 from lessor.core.lease_state import LeaseState, Outcome
 from lessor.core.results import ClaimPage, Result
 
-from .base import Checker
+from .base import Checker, exactly
 
 if TYPE_CHECKING:
     from ..world import World
@@ -52,10 +52,9 @@ class WideRestored(Checker):
             if _unordered(mine[1]) != _unordered(its[1]) and not isinstance(command.operation, ReadEvents):
                 raise self.fail(f"slot {slot}: after a restart {command} would be answered {its[1]}, not {mine[1]}")
         if slot % EVERY == 0:
-            snapshot = state.snapshot()
-            if self.twin.snapshot() != snapshot:
+            if exactly(self.twin) != exactly(state):
                 raise self.fail(f"after slot {slot} a state that was restored before differs")
             try:
-                self.twin = LeaseState.restore(snapshot)
+                self.twin = LeaseState.restore(state.snapshot())
             except Malformed as error:
                 raise self.fail(f"after slot {slot} the state cannot be restored: {error}") from error

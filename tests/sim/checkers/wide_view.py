@@ -1,9 +1,9 @@
 """The lease state as its records alone have it, and the rules of the lease model, each said as naively as can be."""
 
-import copy
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lessor.core.commands import REPEATABLE, Command
 from lessor.core.lease_state import LeaseState, Outcome
@@ -14,8 +14,20 @@ from lessor.core.results import Failed, Result
 if TYPE_CHECKING:
     from ..world import World
 
+T = TypeVar("T", ClaimRecord, LapsedRecord, RegisterRecord)
+
 Place = tuple[str, tuple[str, ...]]
 """Namespace and path."""
+
+
+_VALUES = {
+    kind: attrgetter(*(each.name for each in fields(kind))) for kind in (ClaimRecord, LapsedRecord, RegisterRecord)
+}
+
+
+def _copy(record: T) -> T:
+    """Return a copy of a record, in a fifth of the time of `copy.copy`."""
+    return type(record)(*_VALUES[type(record)](record))
 
 
 @dataclass(slots=True)
@@ -50,11 +62,11 @@ class View:
         pins: list[PinRecord] = tables["pins"].records()
         return cls(
             state.clock_ms,
-            {record.claim: copy.copy(record) for record in tables["claims"].records()},
-            [copy.copy(record) for record in tables["lapses"].records()],
+            {record.claim: _copy(record) for record in tables["claims"].records()},
+            [_copy(record) for record in tables["lapses"].records()],
             {(record.namespace, record.path): record.limit for record in semaphores},
             {(record.namespace, record.path): record.entities for record in pins},
-            {(record.namespace, record.path): copy.copy(record) for record in tables["registers"].records()},
+            {(record.namespace, record.path): _copy(record) for record in tables["registers"].records()},
             {record.name: record.config for record in tables["namespaces"].records()},
         )
 
