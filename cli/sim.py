@@ -142,6 +142,7 @@ def _run_one(options: argparse.Namespace) -> int:
 def _run_many(options: argparse.Namespace) -> int:
     swarm, command = _swarm(options), _command(options)
     first = options.seed if options.seed is not None else secrets.randbelow(1_000_000_000)
+    changes = _changes(options)
     seconds: float | None = vars(options)["for"]
     worlds = options.worlds or (None if seconds else WORLDS)
     seeds: Iterable[int] = range(first, first + worlds) if worlds else count(first)
@@ -152,7 +153,7 @@ def _run_many(options: argparse.Namespace) -> int:
     figures = swarm.Figures()
     began = time.monotonic()
     shown = 0.0
-    for verdict in swarm.run_seeds(seeds, options.jobs, options.mutant or ""):
+    for verdict in swarm.run_seeds(seeds, options.jobs, options.mutant or "", changes):
         figures.add(verdict)
         if verdict.failure:
             break
@@ -170,7 +171,7 @@ def _run_many(options: argparse.Namespace) -> int:
         return exit_codes.FAILED if failed else exit_codes.OK
     print(_figures(figures, took))
     for verdict in figures.failures:
-        print(f"FAILED  {verdict.failure}\nreproduce: {command(verdict.seed, None, options.mutant or '')}")
+        print(f"FAILED  {verdict.failure}\nreproduce: {command(verdict.seed, changes, options.mutant or '')}")
         if options.shrink:
             _shrink(verdict, options.mutant or "")
     if enough and figures.never:
@@ -218,7 +219,7 @@ def _show_progress(done: int, worlds: int | None, took: float, seconds: float | 
 
 def _figures(figures: Any, took: float) -> str:
     rate = f", {figures.worlds / took:.1f} worlds/s" if took else ""
-    marks = len(_load("sometimes").SOMETIMES)
+    marks = len(_load("sometimes").EVERY)
     return (
         f"{figures.worlds} worlds, {figures.virtual_s / 3600:.2f} virtual hours, {figures.packets} packets, "
         f"{figures.slots} slots, {figures.calls} calls, {sum(figures.faults.values())} faults, "

@@ -26,9 +26,11 @@ def run_seed(
         return judge(ShellWorld(seed, checkers, trace=trace, changes=changes))
 
 
-def run_seeds(seeds: Iterable[int], jobs: int = 1, mutant: str = "") -> Iterator[Verdict]:
+def run_seeds(
+    seeds: Iterable[int], jobs: int = 1, mutant: str = "", changes: dict[str, Any] | None = None
+) -> Iterator[Verdict]:
     """Run the worlds of these seeds, on several cores if there is more than one job."""
-    return swarm.run_seeds(seeds, jobs, mutant, run_seed)
+    return swarm.run_seeds(seeds, jobs, mutant, changes, run_seed)
 
 
 def command(seed: int, changes: dict[str, Any] | None = None, mutant: str = "") -> str:

@@ -45,8 +45,12 @@ def command(seed: int, changes: dict[str, Any] | None = None, mutant: str = "") 
     if mutant:
         line += f" --mutant {mutant}"
     if changes:
-        line += " --set " + ",".join(f"{name}={value}" for name, value in changes.items())
+        line += " --set " + ",".join(f"{name}={_told(value)}" for name, value in changes.items())
     return f"{line} --trace"
+
+
+def _told(value: Any) -> str:
+    return "+".join(map(str, value)) if isinstance(value, tuple) and value else str(value)
 
 
 def shrink(

@@ -57,9 +57,13 @@ WORLDS_ENOUGH: Final = 1000
 """In so many worlds every one of these was reached many times over."""
 
 
+EVERY: Final = (*SOMETIMES, *WIDE_SOMETIMES)
+"""Those of wide worlds, too."""
+
+
 def never(marks: Counter[str]) -> list[str]:
     """Return what was not reached."""
-    return [mark for mark in (*SOMETIMES, *WIDE_SOMETIMES) if not marks[mark]]
+    return [mark for mark in EVERY if not marks[mark]]
 
 
 class Observer(Checker):

@@ -104,14 +104,18 @@ def run_seed(
 
 
 def run_seeds(
-    seeds: Iterable[int], jobs: int = 1, mutant: str = "", run: Callable[..., Verdict] = run_seed
+    seeds: Iterable[int],
+    jobs: int = 1,
+    mutant: str = "",
+    changes: dict[str, Any] | None = None,
+    run: Callable[..., Verdict] = run_seed,
 ) -> Iterator[Verdict]:
     """Run the worlds of these seeds, on several cores if there is more than one job."""
     if jobs > 1:
         with multiprocessing.get_context("fork").Pool(jobs) as pool:
             under_way: deque[AsyncResult[Verdict]] = deque()  # few: a pool's own `imap` takes all seeds at once
             for seed in seeds:
-                under_way.append(pool.apply_async(run, (seed,), {"mutant": mutant}))
+                under_way.append(pool.apply_async(run, (seed,), {"mutant": mutant, "changes": changes}))
                 if len(under_way) >= 4 * jobs:
                     yield under_way.popleft().get()
             while under_way:
@@ -121,7 +125,7 @@ def run_seeds(
     gc.disable()
     try:
         for count, seed in enumerate(seeds):
-            yield run(seed, mutant=mutant)
+            yield run(seed, mutant=mutant, changes=changes)
             if count % COLLECT_EVERY == 0:
                 gc.collect()
     finally:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,13 @@ from random import Random
 
 import pytest
 
+from lessor.cli.dispatch import main
+
 from .checkers.catalogue import ALL
 from .clock import MS, Clock
 from .options import Options, parse
-from .shrink import shrink
+from .shrink import command, shrink
+from .sometimes import EVERY
 from .swarm import run_seed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,6 +74,24 @@ def test_options_are_read_as_they_are_told() -> None:
     assert parse("clients=1,loss=0.5,ttls_ms=100+300") == {"clients": 1, "loss": 0.5, "ttls_ms": (100, 300)}
     with pytest.raises(ValueError, match="no option"):
         parse("colour=red")
+
+
+def test_the_line_that_reproduces_a_world_has_its_options() -> None:
+    changes = {"clients": 1, "loss": 0.5, "ttls_ms": (100, 300), "waits_ms": (300,), "limits": ()}
+    line = command(7, changes)
+    assert parse(line.split("--set ")[1].removesuffix(" --trace")) == changes
+
+
+@pytest.mark.parametrize("wide", [0, 7])
+def test_a_world_tells_how_many_of_all_interesting_states_it_reached(
+    wide: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--set", f"wide={wide},duration_ms=300,limits=()"]
+    main(["sim", "--seed", "9", *arguments])
+    main(["sim", "--seed", "9", "--worlds", "1", *arguments])
+    verdict = run_seed(9, changes={"wide": wide, "duration_ms": 300, "limits": ()})
+    told = (str(len({*verdict.marks} & {*EVERY})), str(len(EVERY)))
+    assert re.findall(r"(\S+) of (\d+) interesting states", capsys.readouterr().out) == [told, told]
 
 
 def test_a_failing_world_is_made_smaller_and_fails_in_the_same_way() -> None:
