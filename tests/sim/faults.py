@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 PAUSES_MS = (30, 200, 450, 900, 2500)
 """Below and above a stall that a leader notices, the patience of its followers, and most leases."""
 
+SLOW_MS = 20
+"""How long a slow node stands still at a time, at most."""
+
 
 class Faults:
     """Has one thing after another go wrong until the world heals, as its options weigh them."""
@@ -24,13 +27,15 @@ class Faults:
         options = world.options
         weights = {
             self._cut: options.cut,
-            self._mend: options.cut + options.cut_client + options.slow_link,
+            self._split: options.split,
+            self._mend: options.cut + options.split + options.cut_client + options.slow_link,
             self._cut_client: options.cut_client,
             self._kill: options.kill,
             self._stop: options.stop,
             self._stall: options.stall,
             self._stall_leader: options.stall_leader,
             self._suspend: options.suspend,
+            self._slow_node: options.slow_node,
             self._rotate: options.rotate,
             self._depose: options.depose,
             self._fail_disk: options.fail_disk,
@@ -89,6 +94,27 @@ class Faults:
             for other in cut:
                 world.nodes[other].lose_peer(node)
 
+    def _split(self) -> None:
+        """Part the nodes into two sides, and the clients with them; a few clients reach both."""
+        world, rng = self.world, self.world.rng
+        members = list(world.members)
+        if len(members) < 2:
+            return
+        one = rng.sample(members, rng.randint(1, len(members) - 1))
+        other = [node for node in members if node not in one]
+        out, back = rng.choice(((True, True), (True, True), (True, False), (False, True)))
+        sides = [[*one], [*other]]
+        for client in world.clients:
+            if rng.random() < 0.8:
+                rng.choice(sides).append(client.number)
+        for here in sides[0]:
+            for there in sides[1]:
+                if out:
+                    world.network.cuts[here, there] = None
+                if back:
+                    world.network.cuts[there, here] = None
+        world.count_fault(f"nodes and clients parted {'both ways' if out and back else 'one way'}")
+
     def _mend(self) -> None:
         network, random = self.world.network, self.world.random
         network.cuts = {link: None for link in network.cuts if random() < 0.25}
@@ -119,11 +145,21 @@ class Faults:
     # --- nodes -------------------------------------------------------------------------------------------------------
 
     def _kill(self) -> None:
+        if self.world.random() < 0.1:
+            self._kill_all()
+            return
         node = self._some_node()
         if node.up:
             self.world.count_fault("a node killed")
             node.crash()
             self.world.restart_later(node)
+
+    def _kill_all(self) -> None:
+        self.world.count_fault("every node killed")
+        for node in self.world.nodes.values():
+            if node.up:
+                node.crash()
+                self.world.restart_later(node)
 
     def _stop(self) -> None:
         node = self._some_node()
@@ -146,6 +182,18 @@ class Faults:
         node = self._some_node()
         self.world.count_fault("a node suspended")
         node.pause(self._pause_us(), suspend=True)
+
+    def _slow_node(self) -> None:
+        """Have a node run for a little while at a time, as a machine does that has too much to do."""
+        self.world.count_fault("a slow node")
+        self._falter(self._some_node(), self.world.now_us + 4 * self._pause_us())
+
+    def _falter(self, node: "Node", until_us: int) -> None:
+        world = self.world
+        if world.faulty and world.now_us < until_us:
+            node.pause(int(SLOW_MS * MS * world.random()))
+            runs_us = int(world.random() * MS)
+            world.at(max(world.now_us, node.paused_until_us) + runs_us, self._falter, node, until_us)
 
     def _depose(self) -> None:
         """Have followers stand although their leader is well: safety must not rest on patience."""
@@ -187,9 +235,14 @@ class Faults:
     def _fail_disk(self) -> None:
         world = self.world
         node = self._some_node()
-        if world.random() < 0.5:
+        kind = world.random()
+        if kind < 0.3:
             world.count_fault("a disk that fails")
             node.disk.failing = True
+        elif kind < 0.5:
+            world.count_fault("a disk that is full")
+            node.disk.failing = True
+            node.full_until_us = world.now_us + self._pause_us()
         else:
             world.count_fault("a disk that is slow")
             node.slow_disk_until_us = world.now_us + self._pause_us()

@@ -72,6 +72,7 @@ class Node:
         self.clock = Clock(0, 0.0, 0.0)
         self.paused_until_us = 0
         self.slow_disk_until_us = 0
+        self.full_until_us = 0  # its disk
         self.desks: dict[Role, Desk] = {}
         self.door = Door(number, world.members)
         self.facts = NodeFacts(number, "sim", "0", {member: endpoint(member) for member in world.members})
@@ -106,7 +107,7 @@ class Node:
         world = self.world
         self.up = True
         self.life += 1
-        self.disk.failing = False
+        self.disk.failing = world.now_us < self.full_until_us
         self.paused_until_us = 0
         self.clock = Clock.draw(world.rng, world.now_us, world.options.drift_ppm)
         self.disk.reconcile()
@@ -289,7 +290,7 @@ class Node:
         self._rest(desk)
 
     def _fail_to_write(self, desk: Desk, writes: list[Any]) -> None:
-        if self.world.random() < 0.5:
+        if self.world.now_us >= self.full_until_us and self.world.random() < 0.5:
             self._write(desk, writes)
         raise DiskFailed
 

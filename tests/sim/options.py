@@ -56,12 +56,14 @@ class Options:
     # faults, as weights of what happens next
     fault_every_ms: int  # 0: nothing happens
     cut: int  # a node from others, one way or both
+    split: int  # all nodes and clients into two sides
     cut_client: int
     kill: int
     stop: int  # in good order
     stall: int
     stall_leader: int
     suspend: int
+    slow_node: int
     rotate: int  # a leader cut off goes on writing, while others lead in turn
     depose: int  # every follower believes that the connection to the leader broke
     fail_disk: int
@@ -127,12 +129,14 @@ class Options:
             replay_client=pick((0, 0, 0.01, 0.1)),
             fault_every_ms=0 if calm else pick((100, 250) if many_leaders else (100, 250, 700)),
             cut=some(1, 5),
+            split=some(1, 3),
             cut_client=some(1, 3),
             kill=some(1, 4),
             stop=some(1, 2),
             stall=some(1, 4),
             stall_leader=some(1, 4),
             suspend=some(1, 2),
+            slow_node=some(1, 3),
             rotate=8 if many_leaders else some(2, 6),
             depose=some(1, 4, 8),
             fail_disk=some(1, 3),

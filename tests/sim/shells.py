@@ -98,7 +98,8 @@ class ShellNode(Node):
         world = self.world
         self.life += 1
         self.up = True
-        self.dying = self.stopping = self.disk.failing = False
+        self.dying = self.stopping = False
+        self.disk.failing = world.now_us < self.full_until_us
         self.error = None
         self.paused_until_us = 0
         self.clock = Clock.draw(world.rng, world.now_us, world.options.drift_ppm)
@@ -320,7 +321,7 @@ class ShellNode(Node):
             self.dying = turn.crashes = True
             return
         if self.disk.failing or crash < 0.5:
-            if world.random() < 0.5:
+            if world.now_us >= self.full_until_us and world.random() < 0.5:
                 written()  # torn: SQLite's recovery finds the transaction whole, or not at all
             raise StorageFailed("simulated")
         written()

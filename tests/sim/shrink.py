@@ -16,9 +16,9 @@ from .swarm import Verdict, run_seed
 
 OFF = (
     "loss repeat slow replay damage repeat_client replay_client slow_commit crash_at_commit "
-    "crash_at_install drift_ppm cut cut_client kill stop stall stall_leader suspend rotate depose fail_disk slow_link "
-    "stall_client suspend_client kill_client try_share detached_share cancel_share ticket_share close_share "
-    "fault_every_ms"
+    "crash_at_install drift_ppm cut split cut_client kill stop stall stall_leader suspend slow_node rotate depose "
+    "fail_disk slow_link stall_client suspend_client kill_client try_share detached_share cancel_share ticket_share "
+    "close_share fault_every_ms"
 ).split()
 """Options that are off at 0."""
 

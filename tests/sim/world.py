@@ -175,7 +175,7 @@ class World:
             self.trace.append(f"{self.now_us / 1000:10.3f} -- healed")
         self.network.heal()
         for node in self.nodes.values():
-            node.slow_disk_until_us = 0
+            node.slow_disk_until_us = node.full_until_us = 0
             node.disk.failing = False
             if not node.up:
                 node.start()
