@@ -22,6 +22,7 @@ from ..core.commands import (
     Operation,
     Ping,
     Renew,
+    proof_of,
 )
 from ..core.errors import BadRequest, LessorError, Malformed
 from ..core.requests import Answer, Busy, Notice, Redirect, Rejected, Request
@@ -141,6 +142,7 @@ class Calls:
         self.now_ms = 0
         self.session = 0
         self.attach = 0
+        self._proof = 0
         self.wake_ms: int | None = None
         self._luck = luck
         self._hooks = hooks
@@ -176,10 +178,10 @@ class Calls:
         self._open[call.number] = call
         self._due.append(call)
 
-    def attached(self, attach: int) -> None:
-        """Number all requests from now on so that they are told from those of whoever had the session before."""
-        self.attach = attach
-        self._last_number = max(self._last_number, attach * ATTACH_STEP)
+    def enter(self, session: int, attach: int, key: bytes) -> None:
+        """Ask in this session from now on, under numbers that tell this attachment of it from those before."""
+        self.session, self.attach, self._proof = session, attach, proof_of(key)
+        self._last_number = attach * ATTACH_STEP + self._last_number % ATTACH_STEP
 
     def begin_later(self, call: Call) -> None:
         """Give a call its number, and have it sent after a short random while."""
@@ -392,9 +394,11 @@ class Calls:
         call.tries += 1
         call.unanswered += 1
         call.left += 1
-        session = 0 if isinstance(call.operation, SESSIONLESS) else self.session
-        acked_below = next(iter(self._open))  # numbers grow, so the first is the lowest that is open
-        return Request(session, call.number, acked_below, call.operation)
+        if isinstance(call.operation, SESSIONLESS):
+            return Request(0, call.number, 0, call.operation)
+        # of one attachment they grow, so the first is the lowest that is open; those of none may be from an earlier one
+        acked_below = next(number for number in self._open if number // ATTACH_STEP == self.attach)
+        return Request(self.session, call.number, acked_below, call.operation, self._proof)
 
     def _send_again(self, call: Call) -> None:
         call.next_send_ms = 0

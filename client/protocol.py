@@ -467,7 +467,6 @@ class Protocol(Acquiring):
             self._leases.add(lease, 0, 0)
         for claim in waiting:
             self._blocked.insert(0, Call(Cancel(claim), _ignore, None))  # nobody waits for it any more
-        self._calls.attached(result.opened.attach)
         self._opened(result.opened, self._ticket.key)
         self._ticket = None
 
@@ -480,7 +479,7 @@ class Protocol(Acquiring):
             return
         ticket = SessionTicket(result.session, key, result.attach, self._namespace, self.session_timeout_ms)
         self.session = _Session(result.session, result.expires_at_ms, ticket)
-        self._calls.session = result.session
+        self._calls.enter(result.session, result.attach, key)
         self._pings.session_begins()
         blocked, self._blocked = self._blocked, []
         for call in blocked:

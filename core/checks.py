@@ -22,6 +22,7 @@ from .commands import (
     Describe,
     DescribeNamespace,
     DropNamespace,
+    EndSession,
     EraseRegister,
     GetRegister,
     HeldBy,
@@ -69,6 +70,8 @@ def check(operation: Operation) -> None:
             _within("attach number", attach, 1, limits.ATTACHES_MAX, unit="")
         case CloseSession():
             pass  # nothing can be wrong with it
+        case EndSession(session):
+            _check_number("session", session)
         case KeepAlive():
             raise BadRequest("signs of life are gathered by the gateway; a client sends a ping")
         case Ping(claims):

@@ -26,6 +26,16 @@ DEFAULT_NAMESPACE: Final = "default"
 ATTACH_STEP: Final = 2**40
 """The requests of a session that was attached n times are numbered from n times this on: so whoever had it before can
 be told by the numbers of his requests."""
+PING_NUMBERS: Final = 4
+"""Numbers of one ping in a `KeepAlive`."""
+
+
+def proof_of(key: bytes) -> int:
+    """Return what shows that a request comes from whoever is attached: as much of the session's key as fits a number.
+
+    The numbers of sessions and of requests can be guessed, and are shown to everybody; these 63 bits are not.
+    """
+    return int.from_bytes(key[:8], "big") >> 1
 
 
 # --- sessions --------------------------------------------------------------------------------------------------------
@@ -66,6 +76,14 @@ class CloseSession:
     """End the session; what it holds is released and what it waits for is withdrawn, at once."""
 
 
+@wire(167)
+@dataclass(frozen=True, slots=True)
+class EndSession:
+    """End the session of this number, as an operator; without effect if it has ended. No number is given twice."""
+
+    session: int
+
+
 @wire(42)
 @dataclass(frozen=True, slots=True)
 class Ping:
@@ -77,9 +95,9 @@ class Ping:
 @wire(52)
 @dataclass(frozen=True, slots=True)
 class KeepAlive:
-    """Many pings as one command, made by the gateway: session, request's number and `acked_below` of each in turn."""
+    """Many pings as one command, made by the gateway: session, number, `acked_below` and proof of each in turn."""
 
-    pings: Annotated[tuple[int, ...], MaxItems(3 * limits.PINGS_FOLDED_MAX)]
+    pings: Annotated[tuple[int, ...], MaxItems(PING_NUMBERS * limits.PINGS_FOLDED_MAX)]
 
 
 # --- claims ----------------------------------------------------------------------------------------------------------
@@ -417,6 +435,7 @@ Operation = (
     OpenSession
     | AttachSession
     | CloseSession
+    | EndSession
     | Ping
     | KeepAlive
     | Claim
@@ -447,9 +466,9 @@ Operation = (
 )
 LOOKS: Final = (Describe, ListClaims, Validate, GetRegister, DescribeNamespace, ListRecords, ReadEvents)
 """Operations that change nothing."""
-REPEATABLE: Final = (OpenSession, AttachSession, CloseSession, Ping, KeepAlive, *LOOKS)
+REPEATABLE: Final = (OpenSession, AttachSession, CloseSession, EndSession, Ping, KeepAlive, *LOOKS)
 """Operations that may run twice without harm, so that no answer of theirs is kept for retries."""
-SESSIONLESS: Final = (OpenSession, AttachSession, KeepAlive, *LOOKS)
+SESSIONLESS: Final = (OpenSession, AttachSession, EndSession, KeepAlive, *LOOKS)
 """Operations that need no session."""
 
 
@@ -459,7 +478,7 @@ class Command:
     """An operation in the log: by whose session, under which number (retries carry the same), answered to which tag.
 
     The session has seen the answers to all its numbers below `acked_below`. The tag is meaningful only to the gateway
-    of the leader that proposed the command. `strict`: a namespace is not made by being used.
+    of the leader that proposed the command. `strict`: a namespace is not made by being used. `proof`: see `proof_of`.
     """
 
     tag: int
@@ -468,3 +487,4 @@ class Command:
     acked_below: int
     operation: Operation
     strict: bool = False
+    proof: int = 0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from . import limits
 from .ballot import NO_BALLOT
 from .checks import check
-from .commands import AttachSession, Command, KeepAlive, Ping
+from .commands import SESSIONLESS, Command, KeepAlive, Ping
 from .effects import Address, Connection, Effects, Role
 from .encoding import INT_MAX, encode
 from .errors import BadRequest
@@ -54,9 +54,9 @@ class NodeFacts:
 @dataclass(frozen=True, slots=True)
 class _Pending:
     connection: Connection
+    session: int  # 0: of none
     number: int
     size: int
-    robbed: Connection | None = None  # who had the session that is being attached
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +67,13 @@ class _Sign:
     session: int
     number: int
     acked_below: int
+    proof: int
 
 
 _ENDED = {0: SESSION_EXPIRED, 1: SESSION_STOLEN}
 """What `KeptAlive` says of a session that does not live on for this client."""
+_STRANGE = (SESSION_EXPIRED, SESSION_STOLEN)
+"""How requests are refused that do not come from whoever is attached."""
 
 
 class Gateway:
@@ -148,6 +151,7 @@ class Gateway:
                 request.acked_below,
                 request.operation,
                 self.facts.strict,
+                request.proof,
             )
         )
         too_many = len(self._pending) >= limits.GATEWAY_IN_FLIGHT_MAX
@@ -156,14 +160,10 @@ class Gateway:
             effects.send(connection, Busy(request.number))
             return
         self._last_tag += 1
-        robbed = None
-        if isinstance(request.operation, AttachSession):
-            robbed = self._connections.get(request.operation.session)
-        self._pending[self._last_tag] = _Pending(connection, request.number, len(command), robbed)
+        session = 0 if isinstance(request.operation, SESSIONLESS) else request.session
+        self._pending[self._last_tag] = _Pending(connection, session, request.number, len(command))
         self._pending_bytes += len(command)
         self._commands.append(command)
-        if request.session:
-            self._remember(request.session, connection)
 
     def _take_sign(self, connection: Connection, request: Request, effects: Effects) -> None:
         """Let a ping that asks for nothing wait for others a while."""
@@ -172,8 +172,7 @@ class Gateway:
             self.busy += 1
             effects.send(connection, Busy(request.number))
             return
-        self._signs.append(_Sign(connection, request.session, request.number, request.acked_below))
-        self._remember(request.session, connection)
+        self._signs.append(_Sign(connection, request.session, request.number, request.acked_below, request.proof))
         if self._fold_at_ms is None:
             self._fold_at_ms = self._now_ms + limits.PING_FOLD_MS
 
@@ -183,7 +182,8 @@ class Gateway:
             signs, self._signs = self._signs[: limits.PINGS_FOLDED_MAX], self._signs[limits.PINGS_FOLDED_MAX :]
             self._last_tag += 1
             self._folded[self._last_tag] = signs
-            pings = tuple([part for sign in signs for part in (sign.session, sign.number, sign.acked_below)])
+            fours = ((sign.session, sign.number, sign.acked_below, sign.proof) for sign in signs)
+            pings = tuple([part for four in fours for part in four])
             self._commands.append(encode(Command(self._last_tag, 0, 0, 0, KeepAlive(pings), self.facts.strict)))
         if not self._signs:
             self._fold_at_ms = None
@@ -194,6 +194,7 @@ class Gateway:
         return self._fold_at_ms
 
     def _remember(self, session: int, connection: Connection) -> None:
+        """Push to this connection from now on: over it came a request of the session that was no stranger's."""
         self._connections[session] = connection
         self._connections.move_to_end(session)
         if len(self._connections) > limits.CONNECTIONS_TRACKED_MAX:
@@ -208,10 +209,14 @@ class Gateway:
                 self._pending_bytes -= pending.size
                 self.answered += 1
                 effects.send(pending.connection, Answer(pending.number, applied.clock_ms, result))
-                if isinstance(result, SessionOpened) and pending.robbed not in (None, pending.connection):
-                    assert pending.robbed is not None
-                    self._connections[result.session] = pending.connection
-                    effects.send(pending.robbed, SessionStolen(result.session, result.attach))
+                if isinstance(result, SessionOpened):
+                    robbed = self._connections.get(result.session)
+                    self._remember(result.session, pending.connection)
+                    if result.attach and robbed not in (None, pending.connection):
+                        assert robbed is not None
+                        effects.send(robbed, SessionStolen(result.session, result.attach))
+                elif pending.session and not (isinstance(result, Failed) and result.code in _STRANGE):
+                    self._remember(pending.session, pending.connection)
             elif isinstance(result, KeptAlive):
                 self._answer_signs(self._folded.pop(tag, []), result, applied.clock_ms, effects)
         for notice in applied.notices:
@@ -226,6 +231,8 @@ class Gateway:
             if expires_at_ms in _ENDED:
                 code = _ENDED[expires_at_ms]
                 result = Failed(code, FAILURES[code])
+            else:
+                self._remember(sign.session, sign.connection)
             effects.send(sign.connection, Answer(sign.number, clock_ms, result))
 
     def _change_leadership(self, leadership: Leadership, effects: Effects) -> None:

@@ -18,6 +18,7 @@ from .claims import Claims
 from .commands import (
     DEFAULT_NAMESPACE,
     LOOKS,
+    PING_NUMBERS,
     SESSIONLESS,
     Adopt,
     AlterNamespace,
@@ -31,6 +32,7 @@ from .commands import (
     CreateSemaphore,
     DeleteSemaphore,
     DropNamespace,
+    EndSession,
     EraseRegister,
     KeepAlive,
     OpenSession,
@@ -60,7 +62,6 @@ from .results import (
     NAMESPACE_IN_USE,
     NO_SUCH_NAMESPACE,
     SESSION_EXPIRED,
-    SESSION_STOLEN,
     Cancelled,
     ClaimPage,
     ClaimStatus,
@@ -216,10 +217,9 @@ class LeaseState:
         if not once and type(operation) in SESSIONLESS:
             return self._execute_without_session(command, answering)
         session = self.sessions_open.get(command.session)
-        if session is None:
-            return failed(SESSION_EXPIRED)
-        if session.stolen_from(command.number):
-            return failed(SESSION_STOLEN)
+        refused = SESSION_EXPIRED if session is None else session.refuses(command.number, command.proof)
+        if session is None or refused:
+            return failed(refused)
         self.sessions_open.touch(session, command.acked_below)
         if once:
             kept = self.sessions_open.kept(session, command.number)
@@ -246,6 +246,9 @@ class LeaseState:
                 return self.looks.attached(opened) if answering and isinstance(opened, SessionOpened) else opened
             case KeepAlive(pings):
                 return self._keep_alive(pings)
+            case EndSession(number):
+                session = self.sessions_open.get(number)
+                return SessionClosed(self._end_session(session, "session_closed") if session is not None else 0)
             case look:
                 assert isinstance(look, LOOKS)
                 return self.looks.answer(look) if answering else ClaimPage((), 0, 0)
@@ -295,10 +298,11 @@ class LeaseState:
     # --- sessions ----------------------------------------------------------------------------------------------------
 
     def _keep_alive(self, pings: tuple[int, ...]) -> Result:
-        if len(pings) % 3:
-            raise Corrupt(f"signs of life in slot {self.applied_upto} do not come in threes")
+        if len(pings) % PING_NUMBERS:
+            raise Corrupt(f"signs of life in slot {self.applied_upto} do not come in fours")
         keep = self.sessions_open.keep_alive
-        return KeptAlive(tuple([keep(*pings[place : place + 3]) for place in range(0, len(pings), 3)]))
+        places = range(0, len(pings), PING_NUMBERS)
+        return KeptAlive(tuple([keep(*pings[place : place + PING_NUMBERS]) for place in places]))
 
     def _ping(self, claims: Sequence[int], session: Session) -> Pong:
         left = limits.WAITERS_COUNTED_MAX

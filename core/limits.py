@@ -160,7 +160,7 @@ PING_FOLD_MS: Final = 50
 thirds of the session's timeout still to go, which is 333 ms at least."""
 
 PINGS_FOLDED_MAX: Final = 4_000
-"""Signs of life in one command: three numbers each, a hundred kilobytes."""
+"""Signs of life in one command: four numbers each, some thirty bytes, a hundred kilobytes and more."""
 
 ATTACHES_MAX: Final = 2**22
 """How often a session may be attached anew: its requests are numbered from this times 2**40 on, below 2**63."""

@@ -14,12 +14,16 @@ Endpoint = Annotated[str, MaxBytes(255)]
 @wire(110)
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An operation under the client's own number; a retry carries the same number and so has one effect (P6)."""
+    """An operation under the client's own number; a retry carries the same number and so has one effect (P6).
+
+    Only whoever is attached acts for a session: the number is of his attachment (`ATTACH_STEP`), `proof` of his key.
+    """
 
     session: int
     number: int
     acked_below: int
     operation: Operation
+    proof: int = 0
 
 
 @wire(111)

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 
 from . import limits
 from .book import Book, failed
-from .commands import ATTACH_STEP, AttachSession, OpenSession
+from .commands import ATTACH_STEP, AttachSession, OpenSession, proof_of
 from .deadlines import SESSION_ENDS, Deadlines
 from .encoding import INT_MAX
 from .records import KeptReply, SessionRecord
 from .results import (
     OUT_OF_SEQUENCE,
     SESSION_EXPIRED,
+    SESSION_STOLEN,
     STALE_NUMBER,
     TOO_MANY,
     WRONG_KEY,
@@ -29,9 +30,18 @@ class Session:
     replies: dict[int, Result] = field(default_factory=dict)
     claims: dict[int, None] = field(default_factory=dict)
 
-    def stolen_from(self, number: int) -> bool:
-        """Return whether a request of this number is from somebody who had the session before."""
-        return number < self.record.attach * ATTACH_STEP
+    def refuses(self, number: int, proof: int) -> str:
+        """Return with which code a request is refused that does not come from whoever is attached; "" if it does.
+
+        Who had the session before is told that it was stolen, by his number. To anybody else it is as if it were not
+        there: who guesses numbers learns nothing, and a client that took the number of a session from a state that is
+        no more (the service was restored from a backup) opens one of its own.
+        """
+        attach = number // ATTACH_STEP
+        if attach < self.record.attach:
+            return SESSION_STOLEN
+        mine = attach == self.record.attach and proof == proof_of(self.record.key)
+        return "" if mine else SESSION_EXPIRED
 
 
 class Sessions:
@@ -159,13 +169,12 @@ class Sessions:
                 record.expires_at_ms = max(record.expires_at_ms, alive_ms)
                 self.changed[record.session] = None
 
-    def keep_alive(self, session: int, number: int, acked_below: int) -> int:
+    def keep_alive(self, session: int, number: int, acked_below: int, proof: int) -> int:
         """Do for one ping of many what `KeptAlive` says."""
         found = self._sessions.get(session)
-        if found is None:
-            return 0
-        if found.stolen_from(number):
-            return 1
+        refused = SESSION_EXPIRED if found is None else found.refuses(number, proof)
+        if found is None or refused:
+            return int(refused == SESSION_STOLEN)
         self.touch(found, acked_below)
         return found.record.expires_at_ms
 

@@ -185,8 +185,8 @@ class Cluster:
     def expire(self, session: BaseLease | LeaseView | int) -> int:
         """End a session now, with all that it holds and waits for, and return its number.
 
-        What it holds is released by token, as an operator may, and its client is told so; then the session is closed in
-        its name. Others are granted at once. (A session that really expires takes its time: `partition` all nodes from
+        What it holds is released by token, as an operator may, and its client is told so; then the session is ended.
+        Others are granted at once. (A session that really expires takes its time: `partition` all nodes from
         the clients for longer than the session's timeout and the ttl of its leases.)
 
         Args:

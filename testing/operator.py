@@ -1,8 +1,8 @@
-"""Ends a session in its own name, as no client of the public face would."""
+"""Ends a session as an operator, which no client of the public face does."""
 
 import time
 
-from ..core.commands import CloseSession
+from ..core.commands import EndSession
 from ..core.requests import Answer, Request
 from ..transport import sockets
 from ..transport.packets import decode_packet, encode_packet
@@ -15,7 +15,7 @@ def end_session(endpoint: str, session: int, timeout: float) -> bool:
     context = sockets.make_context()
     try:
         socket = sockets.dealer(context, endpoint)
-        request = encode_packet([Request(session, 1, 0, CloseSession())])
+        request = encode_packet([Request(0, 1, 0, EndSession(session))])
         deadline = time.monotonic() + timeout
         sent = False
         while time.monotonic() < deadline:

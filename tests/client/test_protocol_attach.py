@@ -10,7 +10,7 @@ from lessor.client.protocol import LeaseRecord, LeaseState, Protocol
 from lessor.client.refusals import OutOfSequence, SessionExpired, SessionStolen, WrongKey
 from lessor.client.states import Loss
 from lessor.core import limits
-from lessor.core.commands import ATTACH_STEP
+from lessor.core.commands import ATTACH_STEP, Claim, Describe
 from lessor.core.requests import Busy
 
 from ..support.fake_service import FakeClient, World
@@ -289,6 +289,63 @@ def test_after_the_session_has_ended_at_last_the_heir_opens_one_of_its_own() -> 
     acquired(heir, "new")
     assert heir.protocol.session_number == ticket.session + 1
     assert ticket_of(heir).attach == 0
+
+
+def heir_with_a_session_of_its_own(world: World) -> FakeClient:
+    """A client whose attached session has ended, so that it has opened one that was never attached."""
+    dead = world.client(session_timeout_ms=1_000)
+    acquired(dead)
+    ticket = ticket_of(dead)
+    dead.die()
+    heir = heir_to(world, ticket)
+    recover(heir)
+    world.fate = lambda hop: ()
+    world.run(3_000)
+    world.heal()
+    acquired(heir, "new", 0)
+    return heir
+
+
+@pytest.mark.parametrize("lost", ["nothing", "SessionStolen"])
+def test_an_heir_is_robbed_like_anybody_of_the_session_that_it_opened_at_last(lost: str) -> None:  # P6, P8
+    world = World()
+    heir = heir_with_a_session_of_its_own(world)
+    (held,) = [lease for lease in heir.believes() if lease.path == ("new",)]
+    thief = heir_to(world, ticket_of(heir))
+    world.fate = lambda hop: () if lost in str(hop.messages) else (1.0,)
+    assert ("new",) in [lease.path for lease in recover(thief)]
+    world.run(5)
+    asked = heir.acquire("later")
+    world.finish(asked)
+    assert isinstance(asked.value, ClientClosed | SessionStolen)
+    assert "taken over" in str(asked.value)
+    assert held.loss is Loss.STOLEN
+
+
+def test_what_is_still_asked_from_the_time_of_another_session_hides_no_answer_of_the_new_one() -> None:  # P6
+    world = World()
+    dead = world.client(session_timeout_ms=1_000)
+    acquired(dead)
+    ticket = ticket_of(dead)
+    dead.die()
+    heir = heir_to(world, ticket)
+    recover(heir)
+    world.fate = lambda hop: ()
+    looked = heir.call(Describe("default", ("x",)), within_ms=60_000)
+    world.run(3_000)
+    world.fate = lambda hop: () if hop.up and "Describe" in str(hop.messages) else (1.0,)
+    acquired(heir, "new")
+    acquired(heir, "newer")
+    asked = [
+        (message.number, message.acked_below)
+        for hop in world.hops
+        if hop.up and hop.client == heir.number
+        for message in hop.messages
+        if isinstance(message.operation, Claim) and message.operation.resources[0].path == ("newer",)
+    ]
+    assert all(0 < acked_below <= number < ATTACH_STEP for number, acked_below in asked)
+    world.heal()
+    world.finish(looked)
 
 
 @pytest.mark.parametrize("close_after_ms", [0, 1, 2, 3, 4, 6])

@@ -26,6 +26,7 @@ from lessor.core.commands import (
     Renew,
     Unpin,
     UpdateSemaphore,
+    proof_of,
 )
 from lessor.core.errors import BadRequest
 from lessor.core.results import KeptAlive
@@ -151,7 +152,7 @@ def test_whoever_had_a_stolen_session_is_told_so_and_can_do_nothing_more(service
     for operation in (Ping(()), Release(lock.token), CloseSession()):
         with pytest.raises(Refused, match="session_stolen"):
             anna.ask(operation)
-    assert service._leases.ask(0, KeepAlive((anna.session, 99, 0))) == KeptAlive((1,))
+    assert service._leases.ask(0, KeepAlive((anna.session, 99, 0, proof_of(anna.key)))) == KeptAlive((1,))
     assert thief.release(lock.token)
 
 
@@ -207,7 +208,7 @@ def test_signs_of_life_of_many_sessions_travel_in_one_command(service: Service) 
     users = [service.user(timeout=10.0) for _ in range(3)]
     users[2].stop()
     service.wait(8)
-    pings = [number for user in users for number in (user.session, user.number(), 0)]
+    pings = [number for user in users for number in (user.session, user.number(), 0, proof_of(user.key))]
     kept = service._leases.ask(0, KeepAlive(tuple(pings)))
     assert isinstance(kept, KeptAlive)
     assert [bool(at) for at in kept.expires_at_ms] == [True, True, False]

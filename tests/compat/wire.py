@@ -4,7 +4,7 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
-from lessor.core.commands import ATTACH_STEP, AttachSession, OpenSession, Operation, Ping
+from lessor.core.commands import ATTACH_STEP, AttachSession, OpenSession, Operation, Ping, proof_of
 from lessor.core.requests import Answer, Busy, Notice, Redirect, Request, SessionStolen
 from lessor.core.results import ClaimStatus, SessionOpened
 from lessor.transport import sockets
@@ -46,8 +46,8 @@ class Wire:
     def ask(self, operation: Operation) -> Any:
         """Return the answer to an operation, however often it must be sent until then (it has one effect)."""
         self._number += 1
-        sessionless = isinstance(operation, OpenSession | AttachSession)
-        request = encode_packet([Request(0 if sessionless else self.session, self._number, self._number, operation)])
+        session = 0 if isinstance(operation, OpenSession | AttachSession) else self.session
+        request = encode_packet([Request(session, self._number, self._number, operation, proof_of(self.key))])
         deadline = time.monotonic() + PATIENCE_S
         sent_at = 0.0
         while time.monotonic() < deadline:

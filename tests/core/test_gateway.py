@@ -9,9 +9,11 @@ from lessor.core import limits
 from lessor.core.ballot import NO_BALLOT, Ballot
 from lessor.core.commands import (
     FOREVER,
+    AttachSession,
     Claim,
     Command,
     Describe,
+    KeepAlive,
     ListClaims,
     OpenSession,
     Operation,
@@ -32,11 +34,23 @@ from lessor.core.requests import (
     Redirect,
     Rejected,
     Request,
+    SessionStolen,
     StatusAnswer,
     StatusRequest,
 )
 from lessor.core.resources import Resource
-from lessor.core.results import ClaimPhase, ClaimStatus, NotHeld, Released, Result
+from lessor.core.results import (
+    SESSION_EXPIRED,
+    SESSION_STOLEN,
+    ClaimPhase,
+    ClaimStatus,
+    Failed,
+    KeptAlive,
+    NotHeld,
+    Released,
+    Result,
+    SessionOpened,
+)
 
 from ..support.sockets import seeded
 
@@ -97,6 +111,19 @@ class Desk:
 
     def last_tag(self) -> int:
         return self.submitted[-1][1].tag
+
+    def hear(self, session: int, connection: Connection) -> None:
+        """Carry out a request of a session that came over this connection."""
+        self.ask(request(1, session=session), connection=connection)
+        self.apply([(self.last_tag(), Released())])
+
+    def sign_of_life(self, session: int, expires_at_ms: int, connection: Connection) -> None:
+        """Carry out a ping that travels with others."""
+        self.ask(request(1, session=session, operation=Ping(())), connection=connection)
+        self.now_ms += limits.PING_FOLD_MS
+        self.step()
+        assert isinstance(self.submitted[-1][1].operation, KeepAlive)
+        self.apply([(self.last_tag(), KeptAlive((expires_at_ms,)))])
 
 
 @pytest.fixture
@@ -378,11 +405,36 @@ def test_a_request_that_is_wrong_in_itself_is_rejected_with_the_reason(leader: D
 
 def test_a_push_goes_to_the_connection_over_which_its_session_was_heard_last(leader: Desk) -> None:
     notices = [Notice(session, 4_000, status(session)) for session in (7, 8)]
-    leader.ask(request(1, session=7), request(1, session=8))
-    leader.ask(request(2, session=7), connection=BOB)
+    leader.hear(7, ALICE)
+    leader.hear(8, ALICE)
+    leader.hear(7, BOB)
     assert leader.apply([], notices=notices) == [(BOB, notices[0]), (ALICE, notices[1])]
-    leader.ask(request(3, session=7, operation=Ping(())))
+    leader.sign_of_life(7, 9_000, ALICE)
     assert leader.apply([], notices=notices[:1]) == [(ALICE, notices[0])]
+
+
+@pytest.mark.parametrize("code", [SESSION_EXPIRED, SESSION_STOLEN])
+def test_who_only_names_a_session_gets_none_of_its_pushes(leader: Desk, code: str) -> None:
+    notice = Notice(7, 4_000, status(7))
+    leader.hear(7, ALICE)
+    leader.ask(request(5), connection=BOB)
+    assert leader.apply([], notices=[notice]) == [(ALICE, notice)], "while it is open whose request this is"
+    leader.apply([(leader.last_tag(), Failed(code, "as it is"))])
+    leader.ask(request(6, operation=Describe("default", ("job",))), connection=BOB)
+    leader.apply([(leader.last_tag(), NotHeld())])
+    leader.sign_of_life(7, 0 if code == SESSION_EXPIRED else 1, BOB)
+    assert leader.apply([], notices=[notice]) == [(ALICE, notice)]
+
+
+def test_who_has_attached_a_session_gets_its_pushes_and_who_had_it_is_told(leader: Desk) -> None:
+    leader.hear(7, ALICE)
+    attach = AttachSession(7, bytes(limits.SESSION_KEY_BYTES), 1, 10_000, "the heir")
+    opened = SessionOpened(7, 14_000, 1)
+    for told in ([(BOB, Answer(1, 4_000, opened)), (ALICE, SessionStolen(7, 1))], [(BOB, Answer(1, 4_000, opened))]):
+        leader.ask(request(1, session=0, operation=attach), connection=BOB)
+        assert leader.apply([(leader.last_tag(), opened)]) == told, "he is told, and told once"
+    notice = Notice(7, 4_000, status(7))
+    assert leader.apply([], notices=[notice]) == [(BOB, notice)]
 
 
 def test_a_push_follows_the_answers_of_its_batch(leader: Desk) -> None:
@@ -408,9 +460,8 @@ def test_of_too_many_sessions_the_one_heard_least_recently_gets_no_pushes(
     leader: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # P10
     monkeypatch.setattr(limits, "CONNECTIONS_TRACKED_MAX", 3)
-    leader.ask(*[request(1, session=session) for session in (1, 2, 3)])
-    leader.ask(request(2, session=1))
-    leader.ask(request(1, session=4))
+    for session in (1, 2, 3, 1, 4):
+        leader.hear(session, ALICE)
     notices = [Notice(session, 4_000, status(1)) for session in (1, 2, 3, 4)]
     assert [message for _, message in leader.apply([], notices=notices)] == [notices[0], notices[2], notices[3]]
 

@@ -9,21 +9,29 @@ from lessor.core import limits
 from lessor.core.commands import (
     ATTACH_STEP,
     FOREVER,
+    Adopt,
     AttachSession,
+    Cancel,
+    CloseSession,
     CreateNamespace,
+    EndSession,
     KeepAlive,
     NamespaceConfig,
     OpenSession,
     Ping,
+    Release,
+    Renew,
+    proof_of,
 )
 from lessor.core.encoding import encode
 from lessor.core.errors import Corrupt
 from lessor.core.lease_state import LeaseState
-from lessor.core.results import ClaimPhase, Failed, KeptAlive, Pong, SessionOpened
+from lessor.core.results import ClaimPhase, Failed, KeptAlive, Pong, Released, Renewed, SessionClosed, SessionOpened
 
 from ..support.leases import Leases, check_consistent, claim
 
 KEY, OTHER = b"k" * 16, b"o" * 16
+PROOF = proof_of(KEY)
 
 
 class Door(Leases):
@@ -89,7 +97,7 @@ def test_of_a_session_with_many_claims_a_page_is_told_and_that_there_are_more(mo
     for name in ("c", "b", "a"):
         door.claim(door.anna, name)
     assert door.attach(1).upto == 0
-    last = door.ask(door.anna, claim("d"), number=ATTACH_STEP + 1).claim
+    last = door.say(1, claim("d")).claim
     opened = door.attach(2)
     assert ["/".join(one.path) for one in opened.claims] == ["c", "b", "a"]
     assert opened.upto == opened.claims[-1].claim == last - 1
@@ -115,6 +123,61 @@ def test_whoever_had_the_session_before_is_told_that_it_was_stolen() -> None:
     door.say(0, Ping(()))
     assert door.state.sessions_open[door.anna].record.expires_at_ms == expires_at_ms, "it is not kept alive by a thief"
     assert door.say(1, claim("x")).phase == ClaimPhase.HELD
+
+
+STRANGE = {
+    "by its number alone": (0, 0),
+    "with another session's key": (0, proof_of(OTHER)),
+    "under numbers of an attachment that is yet to come": (1, PROOF),
+}
+ACTS: list[Any] = [CloseSession(), Ping((1,)), claim("y"), Cancel(1), Release(1), Renew(1, 60_000), Adopt(1)]
+
+
+@pytest.mark.parametrize("operation", ACTS, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("how", STRANGE)
+def test_a_stranger_who_names_a_session_does_nothing_in_it_and_it_is_as_if_it_were_not_there(
+    how: str, operation: Any
+) -> None:
+    door = Door()
+    door.claim(door.anna, "x", ttl_ms=5_000)
+    door.after(500)
+    before = door.state.snapshot()
+    attach, proof = STRANGE[how]
+    command = door.command(door.anna, operation, number=attach * ATTACH_STEP + 9, acked_below=ATTACH_STEP)
+    [answer] = door.batch(replace(command, proof=proof))
+    assert code(answer) == "session_expired"
+    alive = door.ask(0, KeepAlive((door.anna, attach * ATTACH_STEP + 9, ATTACH_STEP, proof)))
+    assert alive == KeptAlive((0,))
+    assert LeaseState.restore(before).sessions_open.records() == door.state.sessions_open.records(), "nor kept alive"
+    assert door.state.claims.records() == LeaseState.restore(before).claims.records()
+
+
+def test_who_had_the_session_before_does_nothing_in_it_though_he_guesses_the_numbers_of_the_thief() -> None:
+    door = Door()
+    door.claim(door.anna, "x")
+    door.ask(0, AttachSession(door.anna, KEY, 1, 2000, "the thief", OTHER))
+    for attach, told in ((0, "session_stolen"), (1, "session_expired"), (2, "session_expired")):
+        command = door.command(door.anna, CloseSession(), number=attach * ATTACH_STEP + 9)
+        assert code(door.batch(replace(command, proof=PROOF))[0]) == told
+    assert door.say(1, Release(1)) == Released(), "of the thief"
+
+
+def test_a_token_is_the_right_to_release_and_to_renew_whoevers_session_asks() -> None:  # tickets; TrexLock
+    door = Door()
+    ben = door.session()
+    token = door.claim(door.anna, "x", ttl_ms=1_000).token
+    assert door.renew(ben, token, 1_500) == Renewed(1_500)
+    assert door.release(ben, token) == Released()
+    assert [status.phase for status in door.told(door.anna)] == [ClaimPhase.GONE], "and the holder is told"
+
+
+def test_an_operator_ends_a_session_by_its_number_once() -> None:
+    door = Door()
+    door.claim(door.anna, "x")
+    assert door.ask(0, EndSession(door.anna)) == SessionClosed(1)
+    assert door.state.held == door.state.sessions == 0
+    assert door.ask(0, EndSession(door.anna)) == SessionClosed(0), "a repetition finds nothing more to do"
+    check_consistent(door.state)
 
 
 def test_an_attachment_out_of_sequence_is_refused_and_a_repeated_one_is_answered_again() -> None:
@@ -173,7 +236,7 @@ def test_many_sessions_are_kept_alive_by_one_command() -> None:
     ben, carl = door.session(timeout_ms=2000), door.session(timeout_ms=2000, key=OTHER)
     door.ask(0, AttachSession(carl, OTHER, 1, 2000, ""))
     door.after(1500)
-    answer = door.ask(0, KeepAlive((door.anna, 8, 0, 99, 1, 0, carl, 9, 0)))
+    answer = door.ask(0, KeepAlive((door.anna, 8, 0, PROOF, 99, 1, 0, 0, carl, 9, 0, proof_of(OTHER))))
     assert answer == KeptAlive((3500, 0, 1)), "alive; never was; stolen"
     door.after(500)
     assert door.state.sessions_open.get(ben) is None
@@ -185,13 +248,13 @@ def test_a_sign_of_life_among_many_acknowledges_answers_as_a_ping_does() -> None
     door = Door()
     door.ask(door.anna, claim("x"), number=5)
     assert len(door.state.sessions_open[door.anna].replies) == 1
-    door.ask(0, KeepAlive((door.anna, 7, 6)))
+    door.ask(0, KeepAlive((door.anna, 7, 6, PROOF)))
     assert not door.state.sessions_open[door.anna].replies
 
 
-def test_signs_of_life_that_do_not_come_in_threes_are_no_command() -> None:
-    with pytest.raises(Corrupt, match="in threes"):
-        Door().ask(0, KeepAlive((1, 2)))
+def test_signs_of_life_that_do_not_come_in_fours_are_no_command() -> None:
+    with pytest.raises(Corrupt, match="in fours"):
+        Door().ask(0, KeepAlive((1, 2, 3)))
 
 
 def test_grace_after_a_change_of_leader_is_what_the_namespace_says() -> None:
@@ -214,7 +277,8 @@ def test_ten_thousand_sessions_cost_little_to_keep_alive() -> None:  # P10
     state = LeaseState()
     leases = Leases(state)
     leases.lead()
-    sessions = [leases.session(key=number.to_bytes(16, "big")) for number in range(1, 501)]
-    leases.ask(0, KeepAlive(tuple(part for session in sessions for part in (session, 10, 0))))
-    assert not leases.log[-1].commands[0][10_000:], "twenty bytes for each"  # type: ignore[union-attr]
-    assert limits.PINGS_FOLDED_MAX * 30 < limits.BATCH_BYTES_MAX
+    keys = {number: b"\xff" * 8 + number.to_bytes(8, "big") for number in range(1, 501)}
+    opened = [(leases.session(key=key), proof_of(key)) for key in keys.values()]
+    leases.ask(0, KeepAlive(tuple(part for session, proof in opened for part in (session, 10, 0, proof))))
+    assert not leases.log[-1].commands[0][15_000:], "thirty bytes for each"  # type: ignore[union-attr]
+    assert limits.PINGS_FOLDED_MAX * 40 < limits.BATCH_BYTES_MAX

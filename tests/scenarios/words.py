@@ -20,7 +20,7 @@ from lessor.core.results import ClaimInfo, ClaimPhase, ClaimStatus
 
 NAMESPACE: Final = "default"
 USUAL: Final = {"namespace": NAMESPACE}
-NOISE: Final = frozenset({"tag", "acked_below", "node", "revision", "incarnation", "detail"})
+NOISE: Final = frozenset({"tag", "acked_below", "node", "revision", "incarnation", "detail", "proof"})
 NOISE_OF: Final[dict[type, frozenset[str]]] = {
     Event: frozenset({"slot", "clock_ms", "claim"}),
     SnapshotChunk: frozenset({"total", "data"}),  # how long a snapshot is, is no business of a scenario

@@ -53,6 +53,7 @@ from .application import Application
 from .clock import MS
 from .history import Op, Verdict
 from .wide_board import ACTIONS, NAMESPACES, PATHS, SEMAPHORES, Board, Ticket
+from .wide_intruder import intrude
 
 if TYPE_CHECKING:
     from .client import SimClient
@@ -413,10 +414,11 @@ class WideApplication(Application):
             timeout_ms = self.world.options.session_timeout_ms
             attach = AttachSession(ticket.session, SOME, ticket.attach + 1, timeout_ms, "a thief")
             self._ask("attach", attach)
+            intrude(self.client, ticket.session)
 
     def _take_over(self, session: int, mark: str) -> None:
         protocol = self.client.protocol
-        protocol._ticket = self.board.files[session]
+        protocol._ticket = before = self.board.files[session]
         op = self._begin("attach", "")
 
         def done(outcome: Any) -> None:
@@ -426,6 +428,7 @@ class WideApplication(Application):
                 return
             self._write_file()
             if self.mine == session:
+                self.board.robbed[session] = before
                 self.world.mark(mark)
             for lease in outcome:
                 self._inherit(lease)

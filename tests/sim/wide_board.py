@@ -81,6 +81,8 @@ class Board:
     tickets: list[Ticket] = field(default_factory=list)
     files: dict[int, SessionTicket] = field(default_factory=dict)
     """What each process writes down of its session, for the one that comes after it."""
+    robbed: dict[int, SessionTicket] = field(default_factory=dict)
+    """What was written down of a session by whoever had it before it was taken over."""
     adopted: dict[int, None] = field(default_factory=dict)
     """Tokens of leases that changed hands, or may have: whoever had them before may not have been told."""
     pinned: list[tuple[str, tuple[str, ...], str]] = field(default_factory=list)

@@ -11,7 +11,7 @@ from unittest import mock
 from lessor.core import queues as queues_module
 from lessor.core.book import failed
 from lessor.core.claims import Claims
-from lessor.core.commands import AttachSession, Transact
+from lessor.core.commands import ATTACH_STEP, AttachSession, Transact, proof_of
 from lessor.core.deadlocks import Deadlocks
 from lessor.core.lapses import Lapses
 from lessor.core.lease_state import LeaseState
@@ -19,7 +19,16 @@ from lessor.core.namespaces import Namespaces
 from lessor.core.queues import Queues
 from lessor.core.registers import Registers
 from lessor.core.resources import ALL_UNITS, Mode, Resource
-from lessor.core.results import NOT_COVERED, DeadlockDetected, Declined, Failed, NotHeld, Released, Transacted
+from lessor.core.results import (
+    NOT_COVERED,
+    SESSION_STOLEN,
+    DeadlockDetected,
+    Declined,
+    Failed,
+    NotHeld,
+    Released,
+    Transacted,
+)
 from lessor.core.sessions import Session, Sessions
 from lessor.core.transactions import Transactions, _said
 
@@ -213,7 +222,37 @@ def _wrong_key_accepted() -> Iterator[None]:
 
 @_mutant("whoever had a session before it was stolen is still served", WideStolen, 150)
 def _old_owner_served() -> Iterator[None]:
-    with mock.patch.object(Session, "stolen_from", return_value=False):
+    def make(original: Any) -> Any:
+        def refuses(self: Session, number: int, proof: int) -> str:
+            code = original(self, number, proof)
+            return "" if code == SESSION_STOLEN else str(code)
+
+        return refuses
+
+    with _replacing(Session, "refuses", make):
+        yield
+
+
+@_mutant("whoever names a session is served in it", WideStolen, 150)
+def _stranger_served() -> Iterator[None]:
+    def refuses(self: Session, number: int, proof: int) -> str:
+        return SESSION_STOLEN if number < self.record.attach * ATTACH_STEP else ""
+
+    with mock.patch.object(Session, "refuses", refuses):
+        yield
+
+
+@_mutant("a folded ping keeps the session of another alive", WideStolen, 300)
+def _stranger_keeps_alive() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def keep_alive(self: Sessions, session: int, number: int, acked_below: int, proof: int) -> int:
+            found = self.get(session)
+            mine = proof if found is None else proof_of(found.record.key)
+            return int(original(self, session, number, acked_below, mine))
+
+        return keep_alive
+
+    with _replacing(Sessions, "keep_alive", make):
         yield
 
 

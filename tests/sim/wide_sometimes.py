@@ -30,6 +30,7 @@ WIDE_SOMETIMES: Final = (
     "a session stolen",
     "a stolen session told",
     "a request of a stolen session",
+    "a request of a stranger",
     "a wrong key refused",
     "a re-attach out of sequence",
     "a pinned lease that outlived its time",

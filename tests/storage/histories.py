@@ -16,6 +16,7 @@ from lessor.core.commands import (
     Ping,
     Release,
     Renew,
+    proof_of,
 )
 from lessor.core.encoding import encode
 from lessor.core.entries import Batch, Entry, Lead, NoOp
@@ -164,7 +165,10 @@ class LeaseHistory:
         else:
             operation = Ping(tuple(claim for owner, claim in self.claims[-5:] if owner == session))
         self.number += 1
-        return Command(session, session, self.number, max(0, self.number - chance.choice((0, 3, 40))), operation)
+        acked_below = max(0, self.number - chance.choice((0, 3, 40)))
+        found = self.state.sessions_open.get(session)
+        proof = proof_of(found.record.key) if found is not None else 0
+        return Command(session, session, self.number, acked_below, operation, proof=proof)
 
     def next_claim(self) -> Claim:
         chance = self.chance

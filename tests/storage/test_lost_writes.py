@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lessor.core.ballot import Ballot
-from lessor.core.commands import Command, Ping
+from lessor.core.commands import Command, Ping, proof_of
 from lessor.core.encoding import encode
 from lessor.core.entries import Batch
 from lessor.core.errors import Corrupt, ForeignDatabase
@@ -115,8 +115,9 @@ def much_changed(history: LeaseHistory, tables: LeaseTables) -> None:
 
 def one_session_pinged(history: LeaseHistory, tables: LeaseTables) -> None:
     """Nothing comes and nothing goes, so that no count tells."""
-    session = history.state.all_sessions()[-1].session
-    pings = [encode(Command(session, session, 1_000_000, 0, Ping(())))]
+    record = history.state.all_sessions()[-1]
+    session = record.session
+    pings = [encode(Command(session, session, 1_000_000, 0, Ping(()), proof=proof_of(record.key)))]
     history.state.apply(history.state.applied_upto + 1, Batch(history.term, history.elapsed_ms + 1, tuple(pings)))
     assert session in history.state.changed_sessions
     tables.save(history.state)

@@ -24,6 +24,7 @@ from lessor.core.commands import (
     DeleteSemaphore,
     Describe,
     DropNamespace,
+    EndSession,
     EraseRegister,
     GetRegister,
     HeldBy,
@@ -162,11 +163,23 @@ class LeaseModel(ClaimsModel):
 
     def many_alive(self, pings: tuple[int, ...]) -> Result:
         until_ms = []
-        for session, number, acked_below in zip(pings[::3], pings[1::3], pings[2::3], strict=True):
+        for session, number, acked_below, proof in zip(*[iter(pings)] * 4, strict=True):
             party = self.party(session)
-            stolen = party is not None and number < party.attach * ATTACH_STEP
-            until_ms.append(0 if party is None else 1 if stolen else self.keep_alive(party, acked_below))
+            refused = self.refused(party, number, proof)
+            if party is None or refused:
+                until_ms.append(1 if refused == "session_stolen" else 0)
+            else:
+                until_ms.append(self.keep_alive(party, acked_below))
         return KeptAlive(tuple(until_ms))
+
+    def refused(self, party: Party | None, number: int, proof: int) -> str:
+        """Why a request is not carried out: it is of somebody who had the session before, or who never had it."""
+        if party is None:
+            return "session_expired"
+        if number < party.attach * ATTACH_STEP:
+            return "session_stolen"
+        early = number >= (party.attach + 1) * ATTACH_STEP
+        return "session_expired" if early or proof != int.from_bytes(party.key) >> 65 else ""
 
     def one_of(self, number: int, party: Party) -> ClaimStatus:
         for wish in self.wishes:
@@ -190,13 +203,15 @@ class LeaseModel(ClaimsModel):
                 return self.attach(operation)
             case KeepAlive(pings):
                 return self.many_alive(pings)
+            case EndSession(number):
+                party = self.party(number)
+                return SessionClosed(0 if party is None else self.end_session(party, "session_closed"))
             case _:
                 pass
         party = self.party(command.session)
-        if party is None:
-            return failed("session_expired")
-        if command.number < party.attach * ATTACH_STEP:
-            return failed("session_stolen")
+        refused = self.refused(party, command.number, command.proof)
+        if party is None or refused:
+            return failed(refused)
         self.keep_alive(party, command.acked_below)
         match operation:
             case Ping(claims):

@@ -25,6 +25,7 @@ from lessor.core.commands import (
     Describe,
     DescribeNamespace,
     DropNamespace,
+    EndSession,
     EraseRegister,
     GetRegister,
     HeldBy,
@@ -47,6 +48,7 @@ from lessor.core.commands import (
     Unpin,
     UpdateSemaphore,
     Validate,
+    proof_of,
 )
 from lessor.core.encoding import encode
 from lessor.core.entries import Batch, Entry, Lead, NoOp
@@ -120,11 +122,12 @@ class Tale:
         live = self.state.all_sessions()
         session = self.chance.choice(live).session if live and self.chance.random() < 0.97 else self.chance.randrange(9)
         found = self.state.sessions_open.get(session)
-        attach = found.record.attach if found is not None and self.chance.random() < 0.97 else 0
+        attach = found.record.attach if found is not None and self.chance.random() < 0.97 else self.chance.randrange(3)
+        proof = proof_of(found.record.key) if found is not None and self.chance.random() < 0.97 else 1
         number = attach * ATTACH_STEP + self.number
         acked_below = max(number - self.chance.choice((2, 5, 10, 50)), 0) if self.chance.random() < 0.5 else 0
         strict = self.chance.random() < 0.02
-        command = Command(self.number, session, number, acked_below, operation, strict)
+        command = Command(self.number, session, number, acked_below, operation, strict, proof)
         self.told.append(command)
         return command
 
@@ -211,9 +214,12 @@ class Tale:
         if dice < 0.7:
             return Ping(tuple(self.number_of_claim() for _ in range(pick((0, 1, 3)))))
         if dice < 0.85:
-            pings = [(one.session, one.attach * ATTACH_STEP + 1, 0) for one in self.state.all_sessions()]
-            return KeepAlive(tuple(part for ping in (*pings, (99, 1, 0)) for part in ping))
-        return CloseSession()
+            pings = [
+                (one.session, one.attach * ATTACH_STEP + 1, 0, proof_of(one.key) ^ (self.chance.random() < 0.1))
+                for one in self.state.all_sessions()
+            ]
+            return KeepAlive(tuple(part for ping in (*pings, (99, 1, 0, 0)) for part in ping))
+        return CloseSession() if dice < 0.95 else EndSession(self.chance.randrange(9))
 
     def about_a_place(self) -> Operation:
         pick = self.chance.choice

@@ -35,6 +35,7 @@ from lessor.core.commands import (
     Renew,
     Unpin,
     UpdateSemaphore,
+    proof_of,
 )
 from lessor.core.consistency import check_records
 from lessor.core.deadlines import LEASE_ENDS, NAME_OPENS, SESSION_ENDS, WAIT_ENDS
@@ -89,9 +90,11 @@ class Leases:
         self.batch()
 
     def command(self, session: int, operation: Operation, number: int = 0, acked_below: int = 0) -> Command:
-        """A command under the next number, or under the number given."""
+        """A command of whoever has the session, under the next number, or under the number given."""
         self.last_number += 1
-        return Command(self.last_number, session, number or self.last_number, acked_below, operation)
+        found = self.state.sessions_open.get(session)
+        proof = proof_of(found.record.key) if found is not None else 0
+        return Command(self.last_number, session, number or self.last_number, acked_below, operation, proof=proof)
 
     def ask(self, session: int, operation: Operation, number: int = 0, acked_below: int = 0) -> Result:
         """Have one operation chosen, alone in its batch, and return its answer."""

@@ -26,12 +26,24 @@ from lessor.core.commands import (
     Unheld,
     Unpin,
     UpdateSemaphore,
+    proof_of,
 )
 from lessor.core.entries import Entry
 from lessor.core.lease_state import Outcome
 from lessor.core.records import ClaimRecord
 from lessor.core.resources import Mode
-from lessor.core.results import Declined, Done, Failed, KeptAlive, Register, Released, SessionOpened, Transacted
+from lessor.core.results import (
+    SESSION_EXPIRED,
+    SESSION_STOLEN,
+    Declined,
+    Done,
+    Failed,
+    KeptAlive,
+    Register,
+    Released,
+    SessionOpened,
+    Transacted,
+)
 
 from .base import Checker
 from .wide_view import Once, View, look, overlap
@@ -213,10 +225,11 @@ class WideStolen(Checker):
                 self._attached(operation, result)
             elif isinstance(operation, KeepAlive) and isinstance(result, KeptAlive):
                 for place, alive in enumerate(result.expires_at_ms):
-                    session, number = operation.pings[3 * place : 3 * place + 2]
-                    self._must_own(session, number, operation, served=alive > 1)
+                    session, number, _, proof = operation.pings[4 * place : 4 * place + 4]
+                    self._must_own(session, number, proof, operation, served=alive > 1)
             elif not isinstance(operation, SESSIONLESS):
-                self._must_own(command.session, command.number, command, served=not isinstance(result, Failed))
+                refused = isinstance(result, Failed) and result.code in (SESSION_EXPIRED, SESSION_STOLEN)
+                self._must_own(command.session, command.number, command.proof, command, served=not refused)
 
     def _attached(self, operation: AttachSession, result: SessionOpened) -> None:
         key, attach = self.keys.get(operation.session), self.attach.get(operation.session, 0)
@@ -228,8 +241,13 @@ class WideStolen(Checker):
         self.attach[operation.session] = operation.attach
         self.keys[operation.session] = operation.new_key or operation.key
 
-    def _must_own(self, session: int, number: int, what: Command | KeepAlive, *, served: bool) -> None:
-        if number < self.attach.get(session, 0) * ATTACH_STEP:
+    def _must_own(self, session: int, number: int, proof: int, what: Command | KeepAlive, *, served: bool) -> None:
+        attach = self.attach.get(session, 0)
+        if number < attach * ATTACH_STEP:
             self.world.mark("a request of a stolen session")
             if served:
                 raise self.fail(f"session {session} was stolen, and request {number} was carried out: {what}")
+        elif number >= (attach + 1) * ATTACH_STEP or proof != proof_of(self.keys.get(session, b"")):
+            self.world.mark("a request of a stranger")
+            if served:
+                raise self.fail(f"request {number} of a stranger was carried out in session {session}: {what}")

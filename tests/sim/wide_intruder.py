@@ -1,0 +1,43 @@
+"""A stranger in a wide world: he asks in sessions that are not his, by their numbers, as no client of ours would."""
+
+from typing import TYPE_CHECKING
+
+from lessor.client.calls import Packet
+from lessor.core.commands import (
+    ATTACH_STEP,
+    FOREVER,
+    Cancel,
+    Claim,
+    CloseSession,
+    Operation,
+    Ping,
+    Release,
+    proof_of,
+)
+from lessor.core.requests import Request
+from lessor.core.resources import Resource
+from lessor.transport.packets import encode_packet
+
+if TYPE_CHECKING:
+    from .client import SimClient
+
+
+def intrude(client: "SimClient", session: int) -> None:
+    """Ask in this session: as a stranger, or as one who had it before, does not stop, and guesses the new numbers."""
+    world = client.world
+    now, before = world.board.files[session], world.board.robbed.get(session)
+    attach = now.attach + world.rng.choice((0, 0, 0, 0, 1))
+    number = attach * ATTACH_STEP + world.rng.randint(1, 99)
+    acked_below = world.rng.choice((0, (attach + 1) * ATTACH_STEP))
+    proof = proof_of(before.key) if before is not None else 0
+    request = Request(session, number, acked_below, _operation(client), proof)
+    client._send(Packet(client.protocol.target, encode_packet([request]), ()))
+
+
+def _operation(client: "SimClient") -> Operation:
+    rng, tickets = client.world.rng, client.world.board.tickets
+    acts: list[Operation] = [CloseSession(), Ping(()), Ping((1,))]
+    acts.append(Claim("default", (Resource(("x",)),), "a stranger", b"", 0, FOREVER, detached=False))
+    if tickets:
+        acts += [Cancel(tickets[-1].claim), Release(tickets[-1].token)]
+    return rng.choice(acts)
