@@ -176,7 +176,7 @@ def _wants(options: argparse.Namespace) -> list[Resource]:
     """Return what is to be held."""
     paths = [as_path(name, options) for name in options.name]
     if options.count:
-        return [units(path, options.count, options.limit or 0) for path in paths]
+        return [units(path, options.count, options.limit) for path in paths]
     return [Resource(path, Mode.READ if options.read else Mode.WRITE) for path in paths]
 
 

@@ -6,203 +6,40 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from ..core import limits
+from ..core.checks import check
 from ..core.commands import Describe, ListClaims, Operation, Release, Transact, Validate
 from ..core.resources import Mode, Resource
 from ..core.results import FREE, ClaimPage, Denied, Released, Valid
-from . import asks
+from .aio_holding import Lease, Lock, OnLost
 from .aio_model import AsyncModel
 from .aio_watching import Watches
-from .asks import Ask, Register, T
-from .base import BaseClient, checked, checked_terms, renewal_milliseconds, shown, view_of, views
+from .asks import Ask, T
+from .base import BaseClient, checked_terms, shown, view_of, views
 from .description import Description, description
 from .durations import Duration
-from .errors import AcquireTimeout, ClientClosed, LeaseLost, ServiceBusy, Unavailable
-from .lease import BaseLease, LeaseView
+from .errors import AcquireTimeout
+from .lease import LeaseView
 from .loop_caller import LoopCaller
 from .news import check_on_lost
 from .recipes.aio_groups import Recipes
 from .records import LeaseRecord, Terms
 from .refusals import refused
 from .resuming import Resuming
-from .scope import Scope
-from .states import LeaseState
 from .ticket import Ticket
 from .ticket import read as read_ticket_text
-from .wants import Name, Want, all_resources, path_of, read, write
+from .wants import Name, Want, all_resources, path_of, read, resources_of, write
+
+__all__ = ["Client", "Lease", "Lock", "connect"]
 
 CHAIN_MAX = 2**48
 """Flows of control are told apart by numbers below this."""
 
-OnLost = Callable[["Lease"], object] | Literal["terminate", "kill"]
-"""What is done when a lease is lost: a call, by the event loop; or SIGTERM or SIGKILL to this process."""
-
-
-class Lease(BaseLease):
-    """A lease that this client holds. Use it in `async with`, or call `release` when the work is done."""
-
-    @property
-    def lost(self) -> asyncio.Event:
-        """An event that is set when the lease is lost; not when it is released."""
-        event: asyncio.Event = self._event()
-        return event
-
-    def on_change(self, callback: Callable[["Lease", LeaseState], object]) -> None:
-        """Have `callback(lease, state)` called with each change of `state` from now on.
-
-        By the event loop, one call after the other, in the order of the changes. An error in it is logged. A lease that
-        is over by now is told of at once.
-        """
-        self._on_change(callback)
-
-    async def renew(self, ttl: Duration | None = None) -> None:
-        """Extend the lease to `ttl` from now (None: by its own ttl); it never shortens.
-
-        Raises:
-            LeaseLost: it is not held any more.
-            Unavailable: no answer came; indefinite, but the lease is held at least as long as before.
-            BadRequest: the ttl is out of bounds, or the lease has none.
-        """
-        ttl_ms = renewal_milliseconds(self.token, ttl)
-        if not self._record.over:
-            await self._caller.ask(lambda done, deadline: self._protocol.renew(self._record, ttl_ms, done, deadline))
-        if self._record.over:
-            raise self._is_lost()
-
-    async def release(self) -> bool:
-        """Give the lease back; True if it was held until now, False if it had been lost or released before.
-
-        Names the grant by its token, so that a release that comes late cannot touch the next holder.
-
-        Raises:
-            Unavailable: no answer came. The client counts the lease as released all the same, and goes on releasing it
-                in the background; until it gets through, others may see it as held.
-        """
-        if self._is_not_ours():
-            return False
-        held = self.held
-        result = await self._caller.ask(lambda done, deadline: self._protocol.release(self._record, done, deadline))
-        return held and isinstance(result, Released)
-
-    async def shrink(self, count: int) -> None:
-        """Keep only `count` units of the semaphore; whoever waits may have the others at once.
-
-        Raises:
-            CannotGrow: that is not less, or no units are held.
-            NotHeldError: the lease is not held any more.
-        """
-        ask = asks.amend(self._record.claim, count=count, to_read=False, data=None)
-        with self._shrinking(count, to_read=False):
-            self._take_status(await self._asked(ask))
-
-    async def share(self) -> None:
-        """Hold only to read from now on what was held to write; readers who wait come in at once.
-
-        Raises:
-            NotHeldError: the lease is not held any more.
-        """
-        ask = asks.amend(self._record.claim, count=None, to_read=True, data=None)
-        with self._shrinking(None, to_read=True):
-            self._take_status(await self._asked(ask))
-
-    async def update(self, data: bytes) -> None:
-        """Replace the data that is kept with the lease, for others to see.
-
-        Raises:
-            NotHeldError: the lease is not held any more.
-        """
-        self._take_status(await self._asked(asks.amend(self._record.claim, count=None, to_read=False, data=data)))
-        self._record.data = data
-
-    async def write(self, data: bytes, name: Name | None = None, *, version: int | None = None) -> Register:
-        """Write the fenced register of `name`, which the lease must cover (None: of the lease's own).
-
-        Args:
-            data: what it shall hold.
-            name: or path.
-            version: that it must have now, 0 for none yet; None for whatever it is.
-
-        Raises:
-            VersionConflict: it has another version; nothing was written.
-            NotHeldError: the lease is not held any more, by the word of the service.
-            NotCovered: the lease does not cover `name` with a claim to write.
-        """
-        path = self._record.path if name is None else name
-        return await self._asked(asks.write_register(self.namespace, path, self.token, data, version))
-
-    async def erase(self, name: Name | None = None, *, version: int | None = None) -> bool:
-        """Remove the fenced register of `name`; False if there was none. The errors are those of `write`."""
-        path = self._record.path if name is None else name
-        return await self._asked(asks.erase_register(self.namespace, path, self.token, version))
-
-    async def _asked(self, ask: Ask[T]) -> T:
-        checked(ask.operation)
-        result = await self._caller.ask(lambda done, deadline: self._protocol.call(ask.operation, done, deadline))
-        return ask.read(result)
-
-    async def __aenter__(self) -> Self:
-        """Return the lease itself."""
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Release the lease. An error of the body is not hidden by one of the release.
-
-        Raises:
-            LeaseLost: it was lost while the body ran, so that some of it was done without the lease.
-        """
-        lost = self._lost_in_its_body()
-        try:
-            await self.release()
-        except (Unavailable, ServiceBusy, ClientClosed):
-            pass  # it ends by itself with its ttl or its session; the work that it guarded is done
-        if lost is not None and error is None:
-            raise lost
-
-
-class Lock:
-    """A lock by name: each `async with` acquires a lease, and never enters without it."""
-
-    def __init__(self, client: "Client", arguments: dict[str, Any], *, cancel_on_loss: bool) -> None:
-        """Made by `Client.lock`."""
-        self._client = client
-        self._arguments = arguments
-        self._cancel_on_loss = cancel_on_loss
-        self._entered: list[tuple[asyncio.Task[Any] | None, Lease, Scope | None]] = []
-
-    async def __aenter__(self) -> Lease:
-        """Wait for the lease, and return it.
-
-        Raises:
-            AcquireTimeout, Unavailable, ServiceBusy, BadRequest: as `Client.acquire`; the body is not entered.
-        """
-        lease = await self._client.acquire(**self._arguments)
-        if self._cancel_on_loss:
-            lease.check()  # a body that is to be cancelled is not even begun
-        scope = Scope(lease) if self._cancel_on_loss else None
-        self._entered.append((asyncio.current_task(), lease, scope))
-        return lease
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Release the lease.
-
-        Raises:
-            LeaseLost: it was lost while the body ran.
-        """
-        task = asyncio.current_task()
-        mine = [entry for entry in self._entered if entry[0] is task]
-        entry = (mine or self._entered)[-1]  # one that was entered elsewhere, if none was here
-        self._entered.remove(entry)
-        _, lease, scope = entry
-        if scope is not None and scope.end(error):
-            raise LeaseLost(f"{lease.name!r} was lost: {lease.lost_reason}", lease.loss) from error
-        await lease.__aexit__(kind, error, trace)
-
 
 class Client(BaseClient, AsyncModel, Recipes, Watches):
-    """A client of the service. One is enough: all tasks of an event loop may use it."""
+    """A client of the service. One is enough: all tasks of an event loop may use it.
+
+    The examples of the blocking face hold here as well, awaited.
+    """
 
     def __init__(
         self,
@@ -276,7 +113,7 @@ class Client(BaseClient, AsyncModel, Recipes, Watches):
         """
         how: dict[str, Any] = {"data": data, "holder": holder, "detached": detached, "auto_renew": auto_renew}
         how |= {"max_hold": max_hold, "progress_timeout": progress_timeout, "on_lost": on_lost, "keeper": keeper}
-        arguments = {"name": name, "ttl": ttl, "timeout": timeout, **how}
+        arguments = {"name": resources_of(name), "ttl": ttl, "timeout": timeout, **how}
         return Lock(self, arguments, cancel_on_loss=cancel_on_loss)
 
     def read_lock(self, *path: str, ttl: Duration | None = 30.0, timeout: Duration | None = None) -> Lock:
@@ -412,15 +249,18 @@ class Client(BaseClient, AsyncModel, Recipes, Watches):
         )
         return self._lease(await self._resume(read_ticket, terms, adopt=True), on_lost)
 
-    async def release(self, token: int) -> bool:
+    async def release(self, token: int | Lease) -> bool:
         """Give back the grant of this token, whoever took it: a lease of another client, such as a detached one.
 
-        True if it was held until now. Its holder, if it is still there, is told.
+        True if it was held until now. Its holder, if it is still there, is told. With a lease of this process in place
+        of a token it is `lease.release()`.
 
         Raises:
             Unavailable, BadRequest: as `acquire`.
         """
-        checked(Release(token))
+        if isinstance(token, Lease):
+            return await token.release()
+        check(Release(token))
         protocol = self._caller.protocol
         result = await self._caller.ask(lambda done, deadline: protocol.release_token(token, done, deadline))
         return isinstance(result, Released)
@@ -528,7 +368,12 @@ class Client(BaseClient, AsyncModel, Recipes, Watches):
         await self._caller.close()
 
     async def __aenter__(self) -> Self:
-        """Return the client itself."""
+        """Return the client itself.
+
+        Raises:
+            ClientClosed: it was closed.
+        """
+        self._caller.check_open()
         return self
 
     async def __aexit__(
@@ -563,7 +408,7 @@ class Client(BaseClient, AsyncModel, Recipes, Watches):
         return id(task) % CHAIN_MAX + 1 if task is not None else 0
 
     async def _ask(self, operation: Operation) -> Any:
-        checked(operation)
+        check(operation)
         protocol = self._caller.protocol
         begin: Callable[..., Any] = protocol.transact if isinstance(operation, Transact) else protocol.call
         return await self._caller.ask(lambda done, deadline: begin(operation, done, deadline))

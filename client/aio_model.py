@@ -13,7 +13,7 @@ from .wants import Name, path_of
 
 
 class AsyncModel:
-    """The calls that need nothing but a question and its answer."""
+    """The calls that need nothing but a question and its answer. The examples of `Model` hold here as well, awaited."""
 
     namespace: str
 

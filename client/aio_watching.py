@@ -8,8 +8,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
+from ..core.checks import check
 from ..transport import sockets
-from .base import checked
 from .course import RETRY_S, Course, Told
 from .durations import Duration, milliseconds
 from .errors import ClientClosed, ServiceBusy, Unavailable
@@ -141,7 +141,7 @@ class Watch:
 
     async def _read(self) -> None:
         ask = self._course.ask()
-        checked(ask.operation)
+        check(ask.operation)
 
         def begin(done: Callable[[Any], None], deadline: int) -> None:
             self._interrupt = done

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from ..core import limits
+from ..core.checks import check_part
 from ..core.commands import (
     ANY_VERSION,
     KEEP,
@@ -39,10 +40,9 @@ from ..core.commands import (
     Unpin,
     UpdateSemaphore,
 )
-from ..core.errors import BadRequest
 from ..core.events import Event
 from ..core.results import Done, EventPage, NamespaceInfo, PinInfo, RegisterInfo, SemaphoreInfo, SessionInfo
-from .durations import Duration, milliseconds
+from .durations import Duration, milliseconds, ttl_milliseconds
 from .refusals import refused
 from .wants import Name, path_of
 
@@ -152,12 +152,12 @@ class Events:
 
 def create_semaphore(namespace: str, name: Name, limit: int, data: bytes) -> Ask[None]:
     """Make a semaphore."""
-    return Ask(CreateSemaphore(namespace, path_of(name), _whole("a limit", limit), _bytes(data)), _nothing)
+    return Ask(CreateSemaphore(namespace, path_of(name), limit, data), _nothing)
 
 
 def update_semaphore(namespace: str, name: Name, data: bytes) -> Ask[bool]:
     """Replace a semaphore's data."""
-    return Ask(UpdateSemaphore(namespace, path_of(name), _bytes(data)), _changed)
+    return Ask(UpdateSemaphore(namespace, path_of(name), data), _changed)
 
 
 def delete_semaphore(namespace: str, name: Name, *, force: bool) -> Ask[None]:
@@ -172,8 +172,8 @@ def semaphore(info: SemaphoreInfo) -> Semaphore:
 
 def amend(claim: int, *, count: int | None, to_read: bool, data: bytes | None) -> Ask[Any]:
     """Make a held claim smaller, or change its data."""
-    units = KEEP if count is None else _whole("a count", count)
-    new_data = b"" if data is None else _bytes(data)
+    units = KEEP if count is None else count
+    new_data = b"" if data is None else data
     return Ask(Amend(claim, units, bool(to_read), KEEP, data is not None, new_data), refused)
 
 
@@ -182,12 +182,12 @@ def amend(claim: int, *, count: int | None, to_read: bool, data: bytes | None) -
 
 def pin(namespace: str, name: Name, entity: str) -> Ask[bool]:
     """Have the leases on a path not expire."""
-    return Ask(Pin(namespace, path_of(name), _text("an entity", entity)), _changed)
+    return Ask(Pin(namespace, path_of(name), entity), _changed)
 
 
 def unpin(namespace: str, name: Name, entity: str) -> Ask[bool]:
     """Take an entity's pin away."""
-    return Ask(Unpin(namespace, path_of(name), _text("an entity", entity)), _changed)
+    return Ask(Unpin(namespace, path_of(name), entity), _changed)
 
 
 def pinned(info: PinInfo) -> Pinned:
@@ -200,22 +200,22 @@ def pinned(info: PinInfo) -> Pinned:
 
 def create_namespace(name: str, **config: Any) -> Ask[None]:
     """Make a namespace."""
-    return Ask(CreateNamespace(_text("a namespace", name), _config(0, config)), _nothing)
+    return Ask(CreateNamespace(name, _config(0, config)), _nothing)
 
 
 def alter_namespace(name: str, **config: Any) -> Ask[bool]:
     """Change the settings of a namespace that are given."""
-    return Ask(AlterNamespace(_text("a namespace", name), _config(KEEP, config)), _changed)
+    return Ask(AlterNamespace(name, _config(KEEP, config)), _changed)
 
 
 def drop_namespace(name: str, *, force: bool) -> Ask[None]:
     """Remove a namespace."""
-    return Ask(DropNamespace(_text("a namespace", name), bool(force)), _nothing)
+    return Ask(DropNamespace(name, bool(force)), _nothing)
 
 
 def describe_namespace(name: str) -> Ask[Namespace]:
     """Look at a namespace."""
-    return Ask(DescribeNamespace(_text("a namespace", name)), lambda result: namespace(refused(result)))
+    return Ask(DescribeNamespace(name), lambda result: namespace(refused(result)))
 
 
 def namespace(info: NamespaceInfo) -> Namespace:
@@ -237,7 +237,7 @@ def namespace(info: NamespaceInfo) -> Namespace:
 def _config(otherwise: int, config: dict[str, Any]) -> NamespaceConfig:
     def duration(name: str) -> int:
         value = config.get(name)
-        return otherwise if value is None else milliseconds(value)
+        return otherwise if value is None else milliseconds(value, name)
 
     claims_max = config.get("claims_max")
     return NamespaceConfig(
@@ -245,7 +245,7 @@ def _config(otherwise: int, config: dict[str, Any]) -> NamespaceConfig:
         ttl_max_ms=duration("ttl_max"),
         session_grace_ms=duration("session_grace"),
         lock_delay_ms=duration("lock_delay"),
-        claims_max=otherwise if claims_max is None else _whole("a bound on claims", claims_max),
+        claims_max=otherwise if claims_max is None else claims_max,
     )
 
 
@@ -266,15 +266,15 @@ def read_register(namespace: str, name: Name) -> Ask[Register]:
 
 def write_register(namespace: str, name: Name, token: int, data: bytes, version: int | None) -> Ask[Register]:
     """Write a register under a token."""
-    expected = ANY_VERSION if version is None else _whole("a version", version)
-    operation = PutRegister(namespace, path_of(name), _whole("a token", token), expected, _bytes(data))
+    expected = ANY_VERSION if version is None else version
+    operation = PutRegister(namespace, path_of(name), token, expected, data)
     return Ask(operation, lambda result: Register(refused(result).version, token, data))
 
 
 def erase_register(namespace: str, name: Name, token: int, version: int | None) -> Ask[bool]:
     """Remove a register under a token."""
-    expected = ANY_VERSION if version is None else _whole("a version", version)
-    return Ask(EraseRegister(namespace, path_of(name), _whole("a token", token), expected), _changed)
+    expected = ANY_VERSION if version is None else version
+    return Ask(EraseRegister(namespace, path_of(name), token, expected), _changed)
 
 
 def register(info: RegisterInfo) -> RegisterView:
@@ -293,11 +293,11 @@ class Transaction:
 
     def if_held(self, token: int) -> "Transaction":
         """Check that the lease of this token is held."""
-        return self._check(TokenHeld(_whole("a token", token)))
+        return self._check(TokenHeld(token))
 
     def if_holder(self, name: Name, holder: str) -> "Transaction":
         """Check that this holder holds the name (Juju's trapdoor)."""
-        return self._check(HeldBy(self._namespace, path_of(name), _text("a holder's name", holder)))
+        return self._check(HeldBy(self._namespace, path_of(name), holder))
 
     def if_free(self, name: Name) -> "Transaction":
         """Check that nobody holds the name, a part of it, or what it is a part of."""
@@ -305,7 +305,7 @@ class Transaction:
 
     def if_version(self, name: Name, version: int) -> "Transaction":
         """Check that the register has this version (0: that there is none)."""
-        return self._check(RegisterIs(self._namespace, path_of(name), _whole("a version", version)))
+        return self._check(RegisterIs(self._namespace, path_of(name), version))
 
     def write(self, name: Name, data: bytes, token: int, version: int | None = None) -> "Transaction":
         """Write a register under the token of a lease that covers it."""
@@ -317,11 +317,11 @@ class Transaction:
 
     def release(self, token: int) -> "Transaction":
         """Release the lease of this token, after everything else."""
-        return self._step(Release(_whole("a token", token)))
+        return self._step(Release(token))
 
     def renew(self, token: int, ttl: Duration | None = None) -> "Transaction":
         """Renew the lease of this token."""
-        return self._step(Renew(_whole("a token", token), 0 if ttl is None else milliseconds(ttl)))
+        return self._step(Renew(token, 0 if ttl is None else ttl_milliseconds(ttl)))
 
     def pin(self, name: Name, entity: str) -> "Transaction":
         """Pin a name for an entity."""
@@ -340,10 +340,12 @@ class Transaction:
         return Ask(Transact(tuple(self._checks), tuple(self._steps)), _nothing)
 
     def _check(self, check: Check) -> "Transaction":
+        check_part(check, Check)
         self._checks.append(check)
         return self
 
     def _step(self, step: Any) -> "Transaction":
+        check_part(step, Step)
         self._steps.append(step)
         return self
 
@@ -353,7 +355,7 @@ class Transaction:
 
 def break_lease(token: int, reason: str) -> Ask[None]:
     """End a lease, and tell its holder why."""
-    return Ask(Break(_whole("a token", token), _text("a reason", reason)), _nothing)
+    return Ask(Break(token, reason), _nothing)
 
 
 # --- listings and events ---------------------------------------------------------------------------------------------
@@ -373,7 +375,7 @@ def events_since(namespace: str, name: Name | None, revision: int, *, below: boo
     """Return what happened to a name after a revision."""
     path: Sequence[str] = () if name is None else path_of(name)
     below = below or name is None
-    operation = ReadEvents(namespace, tuple(path), below, _whole("a revision", revision), limits.EVENT_PAGE_MAX)
+    operation = ReadEvents(namespace, tuple(path), bool(below), revision, limits.EVENT_PAGE_MAX)
 
     def read(result: Any) -> Events:
         page: EventPage = refused(result)
@@ -402,23 +404,3 @@ def _changed(result: Any) -> bool:
 def _register(result: Any) -> Register:
     found = refused(result)
     return Register(found.version, found.token, found.data)
-
-
-def _whole(what: str, number: Any) -> int:
-    if not isinstance(number, int) or isinstance(number, bool):
-        raise BadRequest(f"{what} is a whole number, not a {type(number).__name__}")
-    if not 0 <= number < KEEP:
-        raise BadRequest(f"{what} is from 0 to {KEEP - 1}, not {number}")
-    return number
-
-
-def _text(what: str, text: Any) -> str:
-    if not isinstance(text, str):
-        raise BadRequest(f"{what} is text, not {type(text).__name__}")
-    return text
-
-
-def _bytes(data: Any) -> bytes:
-    if not isinstance(data, bytes):
-        raise BadRequest(f"data is bytes, not {type(data).__name__}")
-    return data

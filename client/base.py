@@ -10,7 +10,7 @@ from typing import Any
 
 from ..core import limits
 from ..core.checks import check
-from ..core.commands import FOREVER, Claim, OpenSession, Operation, Renew
+from ..core.commands import FOREVER, Claim, OpenSession, Renew
 from ..core.resources import Resource
 from ..core.results import ClaimInfo, ClaimPage
 from ..transport.endpoints import parse_list
@@ -53,13 +53,13 @@ class BaseClient:
         self.namespace = namespace
         self._detect_deadlocks = detect_deadlocks
         self._holder = holder
-        session_timeout_ms = milliseconds(session_timeout)
-        checked(OpenSession(bytes(limits.SESSION_KEY_BYTES), session_timeout_ms, description, namespace))
-        checked(Claim(namespace, (Resource(("x",)),), self.holder, b"", 0, 0, detached=False))
+        session_timeout_ms = milliseconds(
+            session_timeout, "session timeout", limits.SESSION_TIMEOUT_MS_MIN, limits.SESSION_TIMEOUT_MS_MAX
+        )
+        check(OpenSession(bytes(limits.SESSION_KEY_BYTES), session_timeout_ms, description, namespace))
+        check(Claim(namespace, (Resource(("x",)),), self.holder, b"", 0, 0, detached=False))
         nodes = parse_list(_joined(endpoints))
-        self._request_timeout_ms = milliseconds(request_timeout)
-        if not self._request_timeout_ms:
-            raise BadRequest(f"a request timeout is from 1 ms on, not {request_timeout!r}")
+        self._request_timeout_ms = milliseconds(request_timeout, "request timeout", 1)
         tickets = [read_session(session)] if session is not None else []
         for ticket in tickets:
             if ticket.namespace != namespace:
@@ -98,7 +98,7 @@ class BaseClient:
         """Return what is asked for, checked."""
         holder = self.holder if holder is None else holder
         ttl_ms = 0 if ttl is None else ttl_milliseconds(ttl)
-        wait_ms = FOREVER if timeout is None else milliseconds(timeout)
+        wait_ms = FOREVER if timeout is None else milliseconds(timeout, "timeout", 0, limits.WAIT_MS_MAX)
         check_on_lost(on_lost)
         if keeper not in (None, "process"):
             raise BadRequest(f"a keeper is 'process' or None, not {keeper!r}")
@@ -108,7 +108,7 @@ class BaseClient:
         chain = self._chain() if self._detect_deadlocks and wait_ms else 0
         resources = resources_of(name)
         claim = Claim(self.namespace, resources, holder, data, ttl_ms, wait_ms, detached, found.max_hold_ms, chain)
-        checked(claim)
+        check(claim)
         return Wish(claim, found, on_lost, keeper)
 
 
@@ -132,7 +132,7 @@ def shown(resources: Sequence[Resource]) -> str:
 def renewal_milliseconds(token: int, ttl: Duration | None) -> int:
     """Return the ttl of a renewal, 0 for the lease's own; checked."""
     ttl_ms = 0 if ttl is None else ttl_milliseconds(ttl)
-    checked(Renew(token, ttl_ms))
+    check(Renew(token, ttl_ms))
     return ttl_ms
 
 
@@ -144,36 +144,14 @@ def checked_terms(
     Raises:
         BadRequest: the terms contradict each other, or are out of bounds.
     """
-    max_hold_ms = 0 if max_hold is None else milliseconds(max_hold)
-    progress_ms = 0 if progress_timeout is None else milliseconds(progress_timeout)
-    if (max_hold is not None and not max_hold_ms) or (progress_timeout is not None and not progress_ms):
-        raise BadRequest("max_hold and progress_timeout are from 1 ms on; None for without end")
+    max_hold_ms = progress_ms = 0
+    if max_hold is not None:
+        max_hold_ms = milliseconds(max_hold, "max_hold", limits.TTL_MS_MIN, limits.MAX_HOLD_MS_MAX)
+    if progress_timeout is not None:
+        progress_ms = milliseconds(progress_timeout, "progress_timeout", 1)
     if progress_ms and not (auto_renew and ttl_ms):
         raise BadRequest("progress_timeout needs a ttl and auto_renew: it stops the renewal in the background")
     return Terms(auto_renew, max_hold_ms, progress_ms)
-
-
-def checked(operation: Operation) -> Operation:
-    """Refuse what is wrong in itself before it is sent; the gateway checks again.
-
-    Raises:
-        BadRequest: the text says what is wrong.
-    """
-    texts: dict[str, Any] = {}
-    match operation:
-        case Claim(namespace, _, holder, data):
-            texts = {"a namespace": namespace, "a holder's name": holder}
-            if not isinstance(data, bytes):
-                raise BadRequest(f"data is bytes, not {type(data).__name__}")
-        case OpenSession(_, _, description, namespace):
-            texts = {"a description": description, "a namespace": namespace}
-        case _:
-            pass
-    for what, text in texts.items():
-        if not isinstance(text, str):
-            raise BadRequest(f"{what} is text, not {type(text).__name__}")
-    check(operation)
-    return operation
 
 
 def _draw_key() -> bytes:

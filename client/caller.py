@@ -56,7 +56,6 @@ class Caller(BaseCaller):
         self._finalizer: weakref.finalize[..., Any] | None = None
         self._lock = threading.Lock()  # of the engine's making and ending
         self._steps = threading.RLock()  # of the protocol
-        self._closed = False
         self._ending = False
 
     def ask(self, begin: Callable[[Callable[[Any], None], int], T], abandon: Callable[[T], None] | None = None) -> Any:
@@ -166,8 +165,7 @@ class Caller(BaseCaller):
         engine = self._engine
         if engine is None:
             with self._lock:
-                if self._closed:
-                    raise ClientClosed("the client is closed")
+                self.check_open()
                 if self._engine is None:
                     self.protocol.now_ms = now_ms()
                     self._engine = Engine(self.protocol, self._steps)

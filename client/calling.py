@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from .clock import now_ms
+from .errors import ClientClosed
 from .protocol import Protocol
 from .states import Loss
 
@@ -33,7 +34,17 @@ class BaseCaller:
         self.protocol = make_protocol()
         self.request_timeout_ms = request_timeout_ms
         self._make_protocol = make_protocol
+        self._closed = False
         _callers.add(self)  # from the first on: a fork may come while another thread makes the engine
+
+    def check_open(self) -> None:
+        """Return if the client may still be used.
+
+        Raises:
+            ClientClosed: it was closed.
+        """
+        if self._closed:
+            raise ClientClosed("the client is closed")
 
     def do(self, step: Callable[[], T]) -> T:
         """Do something with the protocol that needs no answer."""

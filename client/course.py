@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ..core import limits
+from ..core.checks import check
 from ..core.events import Event
 from . import asks
 from .asks import Ask, Events
@@ -43,8 +44,7 @@ class Course:
         self._catching_up = True
         self._look_after = LOOK_FIRST_S
         self.revision = since or 0
-        if since is not None:
-            self._ask_since(since)  # refuses what cannot be asked, before anything is begun
+        check(self._ask_since(0 if since is None else since).operation)  # refused before anything is begun
 
     @property
     def due(self) -> bool:

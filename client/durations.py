@@ -4,24 +4,25 @@ import datetime as dt
 from typing import Any
 
 from ..core import limits
+from ..core.checks import in_seconds
 from ..core.errors import BadRequest
 
 Duration = float | dt.timedelta
 """A length of time: seconds, or a timedelta."""
 
 
-def milliseconds(duration: Duration, longest_ms: int = limits.TTL_MS_MAX) -> int:
+def milliseconds(duration: Duration, what: str = "duration", low_ms: int = 0, high_ms: int = limits.TTL_MS_MAX) -> int:
     """Return a length of time in milliseconds.
 
     Raises:
-        BadRequest: it is none, or too long.
+        BadRequest: it is none, or out of these bounds; the text says so in seconds, and shows what was given.
     """
     seconds: Any = duration.total_seconds() if isinstance(duration, dt.timedelta) else duration
     if not isinstance(seconds, int | float) or isinstance(seconds, bool):
-        raise BadRequest(f"a duration is a number of seconds or a timedelta, not a {type(duration).__name__}")
-    if not 0 <= seconds <= longest_ms / 1000:
-        raise BadRequest(f"a duration is from 0 to {longest_ms // 1000} seconds, not {duration!r}")
-    return int(seconds * 1000)
+        raise BadRequest(f"a {what} is a number of seconds or a timedelta, not a {type(duration).__name__}")
+    if not low_ms / 1000 <= seconds <= high_ms / 1000:
+        raise BadRequest(f"a {what} is from {in_seconds(low_ms)} to {in_seconds(high_ms)}, not {duration!r:.80}")
+    return round(seconds * 1000)  # 2.3 s are not to become 2299 ms
 
 
 def ttl_milliseconds(ttl: Duration) -> int:
@@ -30,6 +31,4 @@ def ttl_milliseconds(ttl: Duration) -> int:
     Raises:
         BadRequest: it is none.
     """
-    if milliseconds(ttl) == 0:  # on the wire, 0 stands for no ttl at all
-        raise BadRequest(f"a ttl is from {limits.TTL_MS_MIN} ms to {limits.TTL_MS_MAX} ms, not {ttl!r}")
-    return milliseconds(ttl)
+    return milliseconds(ttl, "ttl", limits.TTL_MS_MIN, limits.TTL_MS_MAX)

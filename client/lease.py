@@ -132,12 +132,24 @@ class BaseLease:
 
         Raises:
             LeaseLost: it was lost or released; `loss` says which loss.
+
+        >>> with client.lock("x") as lease:
+        ...     lease.check()
+        >>> lease.check()
+        Traceback (most recent call last):
+            ...
+        lessor.client.errors.LeaseLost: 'x' is not held any more: it was released
         """
         if not self.held:
             raise self._is_lost()
 
     def progress(self) -> None:
-        """Say that the work goes on: with `progress_timeout`, a lease whose work has stopped is not renewed."""
+        """Say that the work goes on: with `progress_timeout`, a lease whose work has stopped is not renewed.
+
+        >>> with client.lock("import", progress_timeout=60) as lease:
+        ...     for file in ("a", "b"):
+        ...         lease.progress()
+        """
         self._caller.do(lambda: self._protocol.progress(self._record))
         if self._keeper is not None:
             self._keeper.share_progress()
@@ -241,6 +253,10 @@ class BaseLease:
 
         An aware datetime, on purpose no number, so that it is not compared with a number from elsewhere. Choose the gap
         at least as long as the longest step of work between two looks. (After TrexLock's call of this name.)
+
+        >>> with client.lock("x", ttl=30) as lease:
+        ...     dt.datetime.now(dt.UTC) < lease.expire_time_with_safety_gap(dt.timedelta(seconds=5))
+        True
         """
         return as_datetime(self.expire_time_unsafe()) - gap
 

@@ -24,7 +24,6 @@ class LoopCaller(BaseCaller):
         super().__init__(make_protocol, request_timeout_ms)
         self._engine: LoopEngine | None = None
         self._closing: asyncio.Future[None] | None = None
-        self._closed = False
         self._finalizer: weakref.finalize[..., Any] | None = None
 
     async def ask(
@@ -114,8 +113,7 @@ class LoopCaller(BaseCaller):
             self._engine.retire(END_TIMEOUT_MS)
 
     def _running(self) -> LoopEngine:
-        if self._closed:
-            raise ClientClosed("the client is closed")
+        self.check_open()
         if self._engine is None:
             self.protocol.now_ms = now_ms()
             self._engine = LoopEngine(self.protocol)

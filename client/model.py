@@ -26,6 +26,14 @@ class Model:
         Raises:
             SemaphoreExists: it exists; nothing was changed.
             SemaphoreInUse: claims without a semaphore stand there.
+
+        >>> client.create_semaphore("workers", 4)
+        >>> with client.lock(lessor.units("workers", 3)):
+        ...     [(found.name, found.units, found.limit) for found in client.semaphores()]
+        [('workers', 3, 4)]
+        >>> client.update_semaphore("workers", b"since March")
+        True
+        >>> client.delete_semaphore("workers")
         """
         self._run(asks.create_semaphore(self.namespace, name, limit, data))
 
@@ -51,6 +59,13 @@ class Model:
 
         Raises:
             ServiceBusy: a limit of the service is reached.
+
+        >>> client.pin("x", "upgrade")
+        True
+        >>> [(found.name, found.entities) for found in client.pins()]
+        [('x', ('upgrade',))]
+        >>> client.unpin("x", "upgrade")
+        True
         """
         return self._run(asks.pin(self.namespace, name, entity))
 
@@ -65,6 +80,12 @@ class Model:
 
         Raises:
             ClaimDenied: somebody else holds it; certainly not held by this claim.
+
+        >>> token = client.claim("redis", "redis/0", 60)
+        >>> client.extend("redis", "redis/0", 120) == client.check_holder("redis", "redis/0") == token
+        True
+        >>> client.revoke("redis", "redis/0")
+        True
         """
         held = self._walk(holders.claim(self.namespace, path_of(name), holder, ttl_milliseconds(duration), data))
         return held.token
@@ -117,6 +138,15 @@ class Model:
 
         Raises:
             NamespaceExists: it was created before.
+
+        >>> client.create_namespace("reports", ttl_max=60)
+        >>> client.alter_namespace("reports", lock_delay=5)
+        True
+        >>> client.describe_namespace("reports").ttl_max
+        60.0
+        >>> [space.name for space in client.namespaces() if space.created]
+        ['reports']
+        >>> client.drop_namespace("reports")
         """
         self._run(
             asks.create_namespace(
@@ -179,6 +209,13 @@ class Model:
             VersionConflict: it has another version than `version`; nothing was written.
             NotHeldError: no lease of this token is held.
             NotCovered: the lease does not cover `name` with a claim to write.
+
+        >>> with client.lock("state") as lease:
+        ...     written = client.write_register("state", b"day 5", lease.token, version=0)
+        ...     client.read_register("state").data
+        ...     client.erase_register("state", lease.token, version=written.version)
+        b'day 5'
+        True
         """
         return self._run(asks.write_register(self.namespace, name, token, data, version))
 
@@ -191,6 +228,12 @@ class Model:
 
         Raises:
             TransactionDeclined: a check did not hold, or a step was impossible; nothing was carried out.
+
+        >>> with client.lock("ledger") as lease:
+        ...     parts = client.transaction().if_held(lease.token).if_version("ledger", 0)
+        ...     client.transact(parts.write("ledger", b"day 5", lease.token).release(lease.token))
+        >>> client.read_register("ledger").data
+        b'day 5'
         """
         self._run(transaction.ask())
 
@@ -199,6 +242,11 @@ class Model:
 
         Raises:
             NotHeldError: no lease of this token is held.
+
+        >>> lease = client.acquire("x", ttl=30)
+        >>> client.break_lease(lease.token, "host h7 is gone")
+        >>> lease.lost.wait(10), lease.lost_reason
+        (True, 'host h7 is gone')
         """
         self._run(asks.break_lease(token, reason))
 
@@ -206,6 +254,11 @@ class Model:
         """Return what happened to a name (with `below` also under it; None: anywhere) after revision `since`.
 
         At most some hundred events come at once; `events.revision` is where to go on.
+
+        >>> since = client.revision()
+        >>> with client.lock("x"):
+        ...     [event.kind for event in client.events("x", since=since).events]
+        ['granted']
         """
         return self._run(asks.events_since("" if name is None else self.namespace, name, since, below=below))
 
@@ -230,7 +283,13 @@ class Model:
         return self._every("pins", "" if all_namespaces else self.namespace, asks.pinned)
 
     def registers(self, *, all_namespaces: bool = False) -> list[RegisterView]:
-        """Return every register of the namespace, without its data, or of all of them."""
+        """Return every register of the namespace, without its data, or of all of them.
+
+        >>> with client.lock("x") as lease:
+        ...     written = lease.write(b"day 5")
+        >>> "x" in [register.name for register in client.registers()]
+        True
+        """
         return self._every("registers", "" if all_namespaces else self.namespace, asks.register)
 
     def namespaces(self) -> list[Namespace]:
@@ -238,7 +297,12 @@ class Model:
         return self._every("namespaces", "", asks.namespace)
 
     def sessions(self, *, all_namespaces: bool = False) -> list[Session]:
-        """Return every session of the namespace, or of all of them."""
+        """Return every session of the namespace, or of all of them.
+
+        >>> with client.lock("x"):
+        ...     [session.held for session in client.sessions()]
+        [1]
+        """
         return self._every("sessions", "" if all_namespaces else self.namespace, asks.session)
 
     def _every(self, kind: str, namespace: str, view: Callable[..., T]) -> list[T]:

@@ -6,190 +6,33 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from ..core import limits
+from ..core.checks import check
 from ..core.commands import Describe, ListClaims, Operation, Release, Transact, Validate
 from ..core.resources import Mode, Resource
 from ..core.results import FREE, ClaimPage, Denied, Released, Valid
-from . import asks
-from .asks import Ask, Register, T
-from .base import BaseClient, checked, checked_terms, renewal_milliseconds, shown, view_of, views
+from .asks import Ask, T
+from .base import BaseClient, checked_terms, shown, view_of, views
 from .caller import Caller
 from .description import Description, description
 from .durations import Duration
-from .errors import AcquireTimeout, ClientClosed, ServiceBusy, Unavailable
-from .lease import BaseLease, LeaseView
+from .errors import AcquireTimeout
+from .holding import Lease, Lock, OnLost
+from .lease import LeaseView
 from .model import Model
 from .news import check_on_lost
 from .recipes.sync_groups import Recipes
 from .records import LeaseRecord, Terms
 from .refusals import refused
 from .resuming import Resuming
-from .states import LeaseState
 from .ticket import Ticket
 from .ticket import read as read_ticket_text
-from .wants import Name, Want, all_resources, path_of, read, write
+from .wants import Name, Want, all_resources, path_of, read, resources_of, write
 from .watching import Watches
+
+__all__ = ["Client", "Lease", "Lock", "connect"]
 
 CHAIN_MAX = 2**48
 """Flows of control are told apart by numbers below this."""
-
-OnLost = Callable[["Lease"], object] | Literal["terminate", "kill"]
-"""What is done when a lease is lost: a call, in a thread of its own; or SIGTERM or SIGKILL to this process."""
-
-
-class Lease(BaseLease):
-    """A lease that this client holds. Use it in `with`, or call `release` when the work is done."""
-
-    @property
-    def lost(self) -> threading.Event:
-        """An event that is set when the lease is lost; not when it is released."""
-        event: threading.Event = self._event()
-        return event
-
-    def on_change(self, callback: Callable[["Lease", LeaseState], object]) -> None:
-        """Have `callback(lease, state)` called with each change of `state` from now on.
-
-        In a thread of its own, one call after the other, in the order of the changes. An error in it is logged. A lease
-        that is over by now is told of at once.
-        """
-        self._on_change(callback)
-
-    def renew(self, ttl: Duration | None = None) -> None:
-        """Extend the lease to `ttl` from now (None: by its own ttl); it never shortens.
-
-        Raises:
-            LeaseLost: it is not held any more.
-            Unavailable: no answer came; indefinite, but the lease is held at least as long as before.
-            BadRequest: the ttl is out of bounds, or the lease has none.
-        """
-        ttl_ms = renewal_milliseconds(self.token, ttl)
-        if not self._record.over:
-            self._caller.ask(lambda done, deadline: self._protocol.renew(self._record, ttl_ms, done, deadline))
-        if self._record.over:
-            raise self._is_lost()
-
-    def release(self) -> bool:
-        """Give the lease back; True if it was held until now, False if it had been lost or released before.
-
-        Names the grant by its token, so that a release that comes late cannot touch the next holder.
-
-        Raises:
-            Unavailable: no answer came. The client counts the lease as released all the same, and goes on releasing it
-                in the background; until it gets through, others may see it as held.
-        """
-        if self._is_not_ours():
-            return False
-        held = self.held
-        result = self._caller.ask(lambda done, deadline: self._protocol.release(self._record, done, deadline))
-        return held and isinstance(result, Released)
-
-    def shrink(self, count: int) -> None:
-        """Keep only `count` units of the semaphore; whoever waits may have the others at once.
-
-        Raises:
-            CannotGrow: that is not less, or no units are held.
-            NotHeldError: the lease is not held any more.
-        """
-        ask = asks.amend(self._record.claim, count=count, to_read=False, data=None)
-        with self._shrinking(count, to_read=False):
-            self._take_status(self._asked(ask))
-
-    def share(self) -> None:
-        """Hold only to read from now on what was held to write; readers who wait come in at once.
-
-        Raises:
-            NotHeldError: the lease is not held any more.
-        """
-        ask = asks.amend(self._record.claim, count=None, to_read=True, data=None)
-        with self._shrinking(None, to_read=True):
-            self._take_status(self._asked(ask))
-
-    def update(self, data: bytes) -> None:
-        """Replace the data that is kept with the lease, for others to see.
-
-        Raises:
-            NotHeldError: the lease is not held any more.
-        """
-        self._take_status(self._asked(asks.amend(self._record.claim, count=None, to_read=False, data=data)))
-        self._record.data = data
-
-    def write(self, data: bytes, name: Name | None = None, *, version: int | None = None) -> Register:
-        """Write the fenced register of `name`, which the lease must cover (None: of the lease's own).
-
-        Args:
-            data: what it shall hold.
-            name: or path.
-            version: that it must have now, 0 for none yet; None for whatever it is.
-
-        Raises:
-            VersionConflict: it has another version; nothing was written.
-            NotHeldError: the lease is not held any more, by the word of the service.
-            NotCovered: the lease does not cover `name` with a claim to write.
-        """
-        path = self._record.path if name is None else name
-        return self._asked(asks.write_register(self.namespace, path, self.token, data, version))
-
-    def erase(self, name: Name | None = None, *, version: int | None = None) -> bool:
-        """Remove the fenced register of `name`; False if there was none. The errors are those of `write`."""
-        path = self._record.path if name is None else name
-        return self._asked(asks.erase_register(self.namespace, path, self.token, version))
-
-    def _asked(self, ask: Ask[T]) -> T:
-        checked(ask.operation)
-        result = self._caller.ask(lambda done, deadline: self._protocol.call(ask.operation, done, deadline))
-        return ask.read(result)
-
-    def __enter__(self) -> Self:
-        """Return the lease itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Release the lease. An error of the body is not hidden by one of the release.
-
-        Raises:
-            LeaseLost: it was lost while the body ran, so that some of it was done without the lease.
-        """
-        lost = self._lost_in_its_body()
-        try:
-            self.release()
-        except (Unavailable, ServiceBusy, ClientClosed):
-            pass  # it ends by itself with its ttl or its session; the work that it guarded is done
-        if lost is not None and error is None:
-            raise lost
-
-
-class Lock:
-    """A lock by name: each `with` acquires a lease, and never enters without it."""
-
-    def __init__(self, client: "Client", arguments: dict[str, Any]) -> None:
-        """Made by `Client.lock`."""
-        self._client = client
-        self._arguments = arguments
-        self._leases: list[tuple[int, Lease]] = []  # of each thread
-
-    def __enter__(self) -> Lease:
-        """Wait for the lease, and return it.
-
-        Raises:
-            AcquireTimeout, Unavailable, ServiceBusy, BadRequest: as `Client.acquire`; the body is not entered.
-        """
-        lease = self._client.acquire(**self._arguments)
-        self._leases.append((threading.get_ident(), lease))
-        return lease
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Release the lease.
-
-        Raises:
-            LeaseLost: it was lost while the body ran.
-        """
-        mine = [entry for entry in self._leases if entry[0] == threading.get_ident()]
-        entry = (mine or self._leases)[-1]  # one that was entered elsewhere, if none was here
-        self._leases.remove(entry)
-        entry[1].__exit__(kind, error, trace)
 
 
 class Client(BaseClient, Model, Recipes, Watches):
@@ -261,20 +104,35 @@ class Client(BaseClient, Model, Recipes, Watches):
         """
         how: dict[str, Any] = {"data": data, "holder": holder, "detached": detached, "auto_renew": auto_renew}
         how |= {"max_hold": max_hold, "progress_timeout": progress_timeout, "on_lost": on_lost, "keeper": keeper}
-        return Lock(self, {"name": name, "ttl": ttl, "timeout": timeout, **how})
+        return Lock(self, {"name": resources_of(name), "ttl": ttl, "timeout": timeout, **how})
 
     def read_lock(self, *path: str, ttl: Duration | None = 30.0, timeout: Duration | None = None) -> Lock:
-        """Return a lock that shares a name or path, and all under it, with others who read."""
+        """Return a lock that shares a name or path, and all under it, with others who read.
+
+        >>> with client.read_lock("users") as one, client.read_lock("users", "42") as other:
+        ...     one.held, other.held, client.try_acquire("users")
+        (True, True, None)
+        """
         return self.lock(read(*path), ttl, timeout=timeout)
 
     def write_lock(self, *path: str, ttl: Duration | None = 30.0, timeout: Duration | None = None) -> Lock:
-        """Return a lock that has a name or path, and all under it, alone."""
+        """Return a lock that has a name or path, and all under it, alone.
+
+        >>> with client.write_lock("users", "42"):
+        ...     client.try_acquire(read("users")), client.try_acquire(read("users", "43")) is not None
+        (None, True)
+        """
         return self.lock(write(*path), ttl, timeout=timeout)
 
     def lock_all(
         self, wants: Sequence[Name | Resource], ttl: Duration | None = 30.0, *, timeout: Duration | None = None
     ) -> Lock:
-        """Return a lock of several names, paths, `read(...)`, `write(...)` or `units(...)` at once, all or none."""
+        """Return a lock of several names, paths, `read(...)`, `write(...)` or `units(...)` at once, all or none.
+
+        >>> with client.lock_all(["ledger", read("catalogue")]) as lease:
+        ...     [(one.path, one.mode.name) for one in lease.resources]
+        [(('ledger',), 'WRITE'), (('catalogue',), 'READ')]
+        """
         return self.lock(all_resources(wants), ttl, timeout=timeout)
 
     def acquire(
@@ -390,15 +248,22 @@ class Client(BaseClient, Model, Recipes, Watches):
         )
         return self._lease(self._resume(read_ticket, terms, adopt=True), on_lost)
 
-    def release(self, token: int) -> bool:
+    def release(self, token: int | Lease) -> bool:
         """Give back the grant of this token, whoever took it: a lease of another client, such as a detached one.
 
-        True if it was held until now. Its holder, if it is still there, is told.
+        True if it was held until now. Its holder, if it is still there, is told. With a lease of this process in place
+        of a token it is `lease.release()`.
 
         Raises:
             Unavailable, BadRequest: as `acquire`.
+
+        >>> token = client.acquire("x", ttl=30, detached=True).token
+        >>> client.release(token), client.release(token)
+        (True, False)
         """
-        checked(Release(token))
+        if isinstance(token, Lease):
+            return token.release()
+        check(Release(token))
         protocol = self._caller.protocol
         result = self._caller.ask(lambda done, deadline: protocol.release_token(token, done, deadline))
         return isinstance(result, Released)
@@ -410,6 +275,12 @@ class Client(BaseClient, Model, Recipes, Watches):
 
         Raises:
             Unavailable, ServiceBusy, BadRequest: as `acquire`.
+
+        >>> with client.lock("x"):
+        ...     client.wait_free("x", timeout=0.05)
+        False
+        >>> client.wait_free("x")
+        True
         """
         wish = self._wish(Resource(path_of(name), Mode.OBSERVE), None, timeout)
         try:
@@ -423,6 +294,12 @@ class Client(BaseClient, Model, Recipes, Watches):
 
         Raises:
             Unavailable, BadRequest: as `acquire`.
+
+        >>> with client.lock("x") as lease:
+        ...     client.validate(lease.token).name
+        'x'
+        >>> print(client.validate(lease.token))
+        None
         """
         result = self._ask(Validate(token))
         return view_of(self._caller.protocol, result.claim) if isinstance(result, Valid) else None
@@ -452,6 +329,13 @@ class Client(BaseClient, Model, Recipes, Watches):
             WrongKey: the ticket is of another session.
             SessionStolen: another client has taken the session over since.
             Unavailable, ServiceBusy: as `acquire`.
+
+        >>> former = connect(node.endpoints)
+        >>> token = former.acquire("x", ttl=30).token
+        >>> with connect(node.endpoints, session=former.session_ticket()) as successor:
+        ...     [lease.token for lease in successor.recover()] == [token]
+        True
+        >>> former.close()
         """
         check_on_lost(on_lost)
         return [self._lease(record, on_lost) for record in self._caller.ask(self._caller.protocol.recover)]
@@ -479,6 +363,11 @@ class Client(BaseClient, Model, Recipes, Watches):
 
         Raises:
             Unavailable, BadRequest: as `acquire`.
+
+        >>> with client.lock(lessor.units("workers", 3, limit=4)):
+        ...     about = client.about("workers")
+        >>> about.units, about.limit, [lease.waiting for lease in about.leases]
+        (3, 4, [False])
         """
         page: ClaimPage = self._ask(Describe(self.namespace, path_of(name)))
         found, upto = views(self._caller.protocol, page)
@@ -493,18 +382,34 @@ class Client(BaseClient, Model, Recipes, Watches):
 
         Raises:
             Unavailable, BadRequest: as `acquire`.
+
+        >>> with client.lock("x"), client.lock("y"):
+        ...     [lease.name for lease in client.leases()]
+        ['x', 'y']
         """
         return list(self._listed("" if all_namespaces else self.namespace, 0))
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Release what is held, withdraw what is waited for, and end the session. Quick, and may be called twice."""
+        """Release what is held, withdraw what is waited for, and end the session. Quick, and may be called twice.
+
+        >>> short = connect(node.endpoints)
+        >>> lease = short.acquire("x", ttl=30)
+        >>> short.close()
+        >>> lease.state.value, client.describe("x")
+        ('released', [])
+        """
         self._end_watches()
         self._caller.close()
 
     def __enter__(self) -> Self:
-        """Return the client itself."""
+        """Return the client itself.
+
+        Raises:
+            ClientClosed: it was closed.
+        """
+        self._caller.check_open()
         return self
 
     def __exit__(
@@ -536,7 +441,7 @@ class Client(BaseClient, Model, Recipes, Watches):
         return threading.get_ident() % CHAIN_MAX + 1
 
     def _ask(self, operation: Operation) -> Any:
-        checked(operation)
+        check(operation)
         protocol = self._caller.protocol
         begin: Callable[..., Any] = protocol.transact if isinstance(operation, Transact) else protocol.call
         return self._caller.ask(lambda done, deadline: begin(operation, done, deadline))

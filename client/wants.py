@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ..core.checks import check_resource
 from ..core.errors import BadRequest
 from ..core.resources import Mode, Resource
 
@@ -23,22 +24,30 @@ def write(*path: str) -> Resource:
 
 
 def read(*path: str) -> Resource:
-    """Want a path, and all under it, together with others who read."""
+    """Want a path, and all under it, together with others who read.
+
+    >>> read("users").mode.name
+    'READ'
+    """
     return Resource(path_of(path), Mode.READ)
 
 
-def units(name: Name, count: int = 1, limit: int = 0) -> Resource:
+def units(name: Name, count: int = 1, limit: int | None = None) -> Resource:
     """Want so many units of a semaphore.
 
     With a `limit` it appears with its first claim and vanishes with its last one; else it must have been created.
+
+    Raises:
+        BadRequest: nobody can be granted that: no units, more than the limit, or a limit of none.
+
+    >>> units("workers", 2, limit=4).count
+    2
     """
-    numbers: list[tuple[str, Any]] = [("a count", count), ("a limit", limit)]
-    for what, number in numbers:
-        if not isinstance(number, int) or isinstance(number, bool):
-            raise BadRequest(f"{what} is a whole number, not a {type(number).__name__}")
-        if not 0 <= number < 2**63:
-            raise BadRequest(f"{what} is from 1 to {2**62}, not {number}")
-    return Resource(path_of(name), Mode.COUNT, count, limit)
+    if limit is not None and limit == 0:  # on the wire, 0 stands for none, so that the semaphore would have to exist
+        raise BadRequest("a limit is from 1 on, not 0; None for a semaphore that was created")
+    wanted = Resource(path_of(name), Mode.COUNT, count, 0 if limit is None else limit)
+    check_resource(wanted)
+    return wanted
 
 
 def path_of(name: Any) -> tuple[str, ...]:

@@ -10,9 +10,9 @@ from typing import Any, Self
 
 import zmq
 
+from ..core.checks import check
 from ..transport import sockets
 from ..transport.waker import make_waker
-from .base import checked
 from .caller import Caller
 from .course import RETRY_S, Course, Told
 from .durations import Duration, milliseconds
@@ -148,7 +148,7 @@ class Watch:
 
     def _read(self) -> None:
         ask = self._course.ask()
-        checked(ask.operation)
+        check(ask.operation)
 
         def begin(done: Callable[[Any], None], deadline: int) -> None:
             with self._state:

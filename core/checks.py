@@ -54,10 +54,10 @@ from .results import LISTED
 
 
 def check(operation: Operation) -> None:
-    """Raise what is wrong with an operation in itself.
+    """Raise what is wrong with an operation in itself: it may hold whatever a caller of the client has given it.
 
     Raises:
-        BadRequest: a name, size, count or duration is out of bounds; the text names the bound.
+        BadRequest: a name, size, count or duration is of a wrong type or out of bounds; the text names the bound.
     """
     match operation:
         case OpenSession(key, timeout_ms, description, namespace):
@@ -67,7 +67,7 @@ def check(operation: Operation) -> None:
             _check_number("session", session)
             _check_session(key, timeout_ms, description)
             _check_session(new_key or key, timeout_ms, description)
-            _within("attach number", attach, 1, limits.ATTACHES_MAX, unit="")
+            _within("attach number", attach, 1, limits.ATTACHES_MAX)
         case CloseSession():
             pass  # nothing can be wrong with it
         case EndSession(session):
@@ -86,9 +86,9 @@ def check(operation: Operation) -> None:
         case Amend(claim, count, _, wait_ms, _, data):
             _check_number("claim", claim)
             if count != KEEP:
-                _within("count", count, 1, limits.SEMAPHORE_LIMIT_MAX, unit="")
+                _within("count", count, 1, limits.SEMAPHORE_LIMIT_MAX)
             if wait_ms not in (KEEP, FOREVER):
-                _within("wait", wait_ms, 0, limits.WAIT_MS_MAX)
+                _within_time("wait", wait_ms, 0, limits.WAIT_MS_MAX)
             _check_data(data)
         case Release(token) | Adopt(token) | Validate(token):
             _check_number("token", token)
@@ -98,7 +98,7 @@ def check(operation: Operation) -> None:
         case Renew(token, ttl_ms):
             _check_number("token", token)
             if ttl_ms:
-                _within("ttl", ttl_ms, limits.TTL_MS_MIN, limits.TTL_MS_MAX)
+                _within_time("ttl", ttl_ms, limits.TTL_MS_MIN, limits.TTL_MS_MAX)
         case Transact(checks, steps):
             _check_transaction(checks, steps)
         case CreateNamespace(name, config) | AlterNamespace(name, config):
@@ -113,12 +113,12 @@ def check(operation: Operation) -> None:
                 raise BadRequest(f"there is no list of {kind!r}, only of {', '.join(LISTED)}")
             _check_page(namespace, after, limit)
         case ReadEvents(namespace, path, _, after, limit):
-            if namespace:
+            if namespace != "":
                 check_place(namespace, path)
             elif path:
                 raise BadRequest("a path is in a namespace; without one all events are meant")
             _check_number("revision", after)
-            _within("page size", limit, 1, limits.EVENT_PAGE_MAX, unit="")
+            _within("page size", limit, 1, limits.EVENT_PAGE_MAX)
         case _:
             _check_about_a_place(operation)
 
@@ -127,7 +127,7 @@ def _check_about_a_place(operation: Any) -> None:
     check_place(operation.namespace, operation.path)
     match operation:
         case CreateSemaphore(_, _, limit, data):
-            _within("limit", limit, 1, limits.SEMAPHORE_LIMIT_MAX, unit="")
+            _within("limit", limit, 1, limits.SEMAPHORE_LIMIT_MAX)
             _check_data(data)
         case UpdateSemaphore(_, _, data):
             _check_data(data)
@@ -157,7 +157,7 @@ def _check_claim(claim: Claim) -> None:
             f"a claim asks for 1 to {limits.RESOURCES_PER_CLAIM_MAX} resources, not {len(claim.resources)}"
         )
     for resource in claim.resources:
-        _check_resource(resource)
+        check_resource(resource)
     if len(claim.resources) > 1:
         size = sum(len(segment.encode()) for resource in claim.resources for segment in resource.path)
         if size > limits.CLAIM_PATHS_BYTES_MAX:
@@ -165,23 +165,30 @@ def _check_claim(claim: Claim) -> None:
         _check_set(claim.resources)
     check_holder(claim.holder)
     _check_data(claim.data)
+    if type(claim.detached) is not bool:
+        raise BadRequest(f"a claim is detached or not, True or False, not {claim.detached!r:.80}")
     if claim.ttl_ms:
-        _within("ttl", claim.ttl_ms, limits.TTL_MS_MIN, limits.TTL_MS_MAX)
+        _within_time("ttl", claim.ttl_ms, limits.TTL_MS_MIN, limits.TTL_MS_MAX)
     elif claim.detached:
         raise BadRequest("a detached claim needs a ttl: nothing else would ever end it")
     if claim.wait_ms != FOREVER:
-        _within("wait", claim.wait_ms, 0, limits.WAIT_MS_MAX)
+        _within_time("wait", claim.wait_ms, 0, limits.WAIT_MS_MAX)
     if claim.max_hold_ms:
-        _within("maximum hold", claim.max_hold_ms, limits.TTL_MS_MIN, limits.MAX_HOLD_MS_MAX)
+        _within_time("maximum hold", claim.max_hold_ms, limits.TTL_MS_MIN, limits.MAX_HOLD_MS_MAX)
     _check_number("chain", claim.chain)
 
 
-def _check_resource(resource: Resource) -> None:
+def check_resource(resource: Resource) -> None:
+    """Raise if nobody can want this of a path.
+
+    Raises:
+        BadRequest: with the reason.
+    """
     check_path(resource.path)
     match resource.mode:
         case Mode.COUNT:
-            _within("count", resource.count, 1, limits.SEMAPHORE_LIMIT_MAX, unit="")
-            _within("limit", resource.limit, 0, limits.SEMAPHORE_LIMIT_MAX, unit="")
+            _within("count", resource.count, 1, limits.SEMAPHORE_LIMIT_MAX)
+            _within("limit", resource.limit, 0, limits.SEMAPHORE_LIMIT_MAX)
             if 0 < resource.limit < resource.count:
                 raise BadRequest(f"a count of {resource.count} is more than the limit {resource.limit}: never granted")
         case Mode.WRITE | Mode.READ | Mode.OBSERVE:
@@ -200,11 +207,11 @@ def _check_set(resources: tuple[Resource, ...]) -> None:
 
 
 def _check_session(key: bytes, timeout_ms: int, description: str) -> None:
-    if description:
+    if description != "":
         _check_text("a description", description, limits.DESCRIPTION_BYTES_MAX)
     if len(key) != limits.SESSION_KEY_BYTES:
         raise BadRequest(f"a session key has {limits.SESSION_KEY_BYTES} bytes, not {len(key)}")
-    _within("session timeout", timeout_ms, limits.SESSION_TIMEOUT_MS_MIN, limits.SESSION_TIMEOUT_MS_MAX)
+    _within_time("session timeout", timeout_ms, limits.SESSION_TIMEOUT_MS_MIN, limits.SESSION_TIMEOUT_MS_MAX)
 
 
 def _check_transaction(checks: tuple[Any, ...], steps: tuple[Any, ...]) -> None:
@@ -213,17 +220,27 @@ def _check_transaction(checks: tuple[Any, ...], steps: tuple[Any, ...]) -> None:
             raise BadRequest(f"a transaction has at most {limits.TRANSACTION_ITEMS_MAX} {what}, not {len(parts)}")
     if not steps and not checks:
         raise BadRequest("a transaction needs a check or a step")
-    items: list[tuple[Any, Any]] = [*((one, Check) for one in checks), *((one, Step) for one in steps)]
-    for item, kinds in items:
-        if not isinstance(item, kinds):
-            raise BadRequest(f"{type(item).__name__} has no place in a transaction")
-        if isinstance(item, TokenHeld):
-            _check_number("token", item.token)
-        else:
-            check(item)
+    for one in checks:
+        check_part(one, Check)
+    for one in steps:
+        check_part(one, Step)
     touched = [touched_by(step) for step in steps]
     if len(dict.fromkeys(touched)) < len(touched):
         raise BadRequest("two steps of a transaction may not touch the same thing")
+
+
+def check_part(part: Any, kinds: Any) -> None:
+    """Raise what is wrong with a part of a transaction in itself, which is to be of one of these kinds.
+
+    Raises:
+        BadRequest: with the reason.
+    """
+    if not isinstance(part, kinds):
+        raise BadRequest(f"{type(part).__name__} has no place in a transaction")
+    if isinstance(part, TokenHeld):
+        _check_number("token", part.token)
+    else:
+        check(part)
 
 
 def touched_by(step: Any) -> tuple[Any, ...]:
@@ -247,9 +264,9 @@ def _check_config(config: NamespaceConfig) -> None:
         ("lock delay", config.lock_delay_ms, 0, limits.LOCK_DELAY_MS_MAX),
     ):
         if value not in (0, KEEP):
-            _within(what, value, low, high)
-    if config.claims_max not in (0, KEEP):
-        _within("bound on claims", config.claims_max, 1, limits.CLAIMS_MAX, unit="")
+            _within_time(what, value, low, high)
+    if type(config.claims_max) is not int or config.claims_max not in (0, KEEP):
+        _within("bound on claims", config.claims_max, 1, limits.CLAIMS_MAX)
     if 0 < config.ttl_max_ms < KEEP and config.ttl_max_ms < config.default_ttl_ms < KEEP:
         raise BadRequest("the default ttl is longer than the maximum ttl")
 
@@ -288,10 +305,10 @@ def check_path(path: tuple[str, ...]) -> None:
 
 
 def _check_page(namespace: str, after: int, limit: int) -> None:
-    if namespace:
+    if namespace != "":
         _check_namespace(namespace)
     _check_number("claim", after)
-    _within("page size", limit, 1, limits.LIST_PAGE_MAX, unit="")
+    _within("page size", limit, 1, limits.LIST_PAGE_MAX)
 
 
 def _check_number(what: str, number: Any) -> None:
@@ -310,12 +327,16 @@ def _check_namespace(namespace: str) -> None:
     _check_text("a namespace", namespace, limits.NAMESPACE_BYTES_MAX)
 
 
-def _check_data(data: bytes) -> None:
+def _check_data(data: Any) -> None:
+    if not isinstance(data, bytes):
+        raise BadRequest(f"data is bytes, not {type(data).__name__}")
     if len(data) > limits.DATA_BYTES_MAX:
         raise BadRequest(f"data of {len(data)} bytes is more than {limits.DATA_BYTES_MAX}")
 
 
-def _check_text(what: str, text: str, bytes_max: int) -> None:
+def _check_text(what: str, text: Any, bytes_max: int) -> None:
+    if not isinstance(text, str):
+        raise BadRequest(f"{what} is text, not {type(text).__name__}")
     if not text:
         raise BadRequest(f"{what} must not be empty")
     try:
@@ -328,6 +349,18 @@ def _check_text(what: str, text: str, bytes_max: int) -> None:
         raise BadRequest(f"{what} must be printable: {text[:40]!r}")
 
 
-def _within(what: str, value: int, low: int, high: int, unit: str = " ms") -> None:
+def _within(what: str, value: Any, low: int, high: int) -> None:
+    if type(value) is not int:
+        raise BadRequest(f"a {what} is a whole number, not {type(value).__name__}")
     if not low <= value <= high:
-        raise BadRequest(f"a {what} is from {low}{unit} to {high}{unit}, not {value}{unit}")
+        raise BadRequest(f"a {what} is from {low} to {high}, not {value}")
+
+
+def _within_time(what: str, value_ms: int, low_ms: int, high_ms: int) -> None:
+    if not low_ms <= value_ms <= high_ms:
+        raise BadRequest(f"a {what} is from {in_seconds(low_ms)} to {in_seconds(high_ms)}, not {in_seconds(value_ms)}")
+
+
+def in_seconds(ms: int) -> str:
+    """Return a length of time as people say it."""
+    return f"{ms / 1000:.12g} s"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from . import limits
 from .book import Book, failed
+from .checks import in_seconds
 from .commands import FOREVER, KEEP, Amend, Claim
 from .deadlines import LEASE_ENDS, NAME_OPENS, WAIT_ENDS, Deadlines
 from .lapses import Lapses
@@ -514,4 +515,4 @@ class Claims:
 
 
 def _too_long(ttl_ms: int, most_ms: int) -> Failed:
-    return failed(TTL_TOO_LONG, f"the namespace allows a ttl of {most_ms} ms at most, not {ttl_ms} ms")
+    return failed(TTL_TOO_LONG, f"the namespace allows a ttl up to {in_seconds(most_ms)}, not {in_seconds(ttl_ms)}")

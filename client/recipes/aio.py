@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Semaphore:
-    """Units of a semaphore: `limit` of them, or as many as it was created with (limit 0).
+    """Units of a semaphore: `limit` of them, or as many as it was created with (limit None).
 
     >>> async def example(client):
     ...     pool = client.semaphore("licences", 3)
@@ -31,7 +31,7 @@ class Semaphore:
     True
     """
 
-    def __init__(self, client: "Client", name: Name, limit: int = 0, *, ttl: Duration | None = 30.0) -> None:
+    def __init__(self, client: "Client", name: Name, limit: int | None = None, *, ttl: Duration | None = 30.0) -> None:
         """Use a semaphore; with a limit it appears with its first claim and vanishes with its last one."""
         units(name, 1, limit)  # refuses what is none
         self._client = client

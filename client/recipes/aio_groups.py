@@ -352,7 +352,7 @@ def singleton(
 class Recipes:
     """The recipes as methods of a client."""
 
-    def semaphore(self, name: Name, limit: int = 0, *, ttl: Duration | None = 30.0) -> Semaphore:
+    def semaphore(self, name: Name, limit: int | None = None, *, ttl: Duration | None = 30.0) -> Semaphore:
         """Return a semaphore, to acquire and release units of: see `lessor.recipes.Semaphore`."""
         return Semaphore(_client(self), name, limit, ttl=ttl)
 

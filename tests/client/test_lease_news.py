@@ -151,8 +151,8 @@ def test_what_on_lost_cannot_mean_is_refused(client: lessor.Client) -> None:
 @pytest.mark.parametrize(
     ("terms", "text"),
     [
-        ({"max_hold": 0}, "from 1 ms on"),
-        ({"progress_timeout": 0}, "from 1 ms on"),
+        ({"max_hold": 0}, "a max_hold is from 0.1 s"),
+        ({"progress_timeout": 0}, "a progress_timeout is from 0.001 s"),
         ({"progress_timeout": 5, "ttl": None}, "needs a ttl and auto_renew"),
         ({"progress_timeout": 5, "auto_renew": False}, "needs a ttl and auto_renew"),
         ({"max_hold": "1"}, "not a str"),

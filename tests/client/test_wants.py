@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from lessor.client.base import checked
 from lessor.client.errors import BadRequest
 from lessor.client.wants import all_resources, path_of, read, resources_of, units, write
 from lessor.core import limits
+from lessor.core.checks import check
 from lessor.core.commands import Claim
 from lessor.core.resources import Mode, Resource
 
@@ -51,10 +51,12 @@ def test_what_is_no_name_is_refused(name: Any) -> None:
 @pytest.mark.parametrize(
     ("count", "limit", "text"),
     [
-        *((count, 0, "whole number") for count in (True, 1.0, "1")),
-        (1, None, "whole number"),
-        *((count, 0, "from 1") for count in (-1, 2**63)),
-        (1, -1, "from 1"),
+        *((count, None, "a count is a whole number") for count in (True, 1.0, "1", None)),
+        *((1, limit, "a limit is a whole number") for limit in (True, 1.5, "3")),
+        *((count, None, "a count is from 1 to") for count in (0, -1, 2**63)),
+        *((1, limit, "a limit is from") for limit in (-1, 2**63)),
+        (1, 0, "a limit is from 1 on, not 0; None for a semaphore that was created"),
+        (5, 4, "more than the limit 4"),
     ],
 )
 def test_units_are_whole_and_within_bounds(count: Any, limit: Any, text: str) -> None:
@@ -65,9 +67,8 @@ def test_units_are_whole_and_within_bounds(count: Any, limit: Any, text: str) ->
 @pytest.mark.parametrize(
     "want",
     [
-        units("s", 0),
-        units("s", 5, limit=4),
-        units("s", 1, limit=limits.SEMAPHORE_LIMIT_MAX + 1),
+        Resource(("s",), Mode.COUNT, 0),
+        Resource(("s",), Mode.COUNT, 5, 4),
         [units("s"), units("s", 2)],
         "",
         ("x", ""),
@@ -77,7 +78,7 @@ def test_units_are_whole_and_within_bounds(count: Any, limit: Any, text: str) ->
 )
 def test_what_is_wrong_in_itself_is_refused_before_it_is_sent(want: Any) -> None:
     with pytest.raises(BadRequest):
-        checked(Claim("default", resources_of(want), "me", b"", 0, 0, detached=False))
+        check(Claim("default", resources_of(want), "me", b"", 0, 0, detached=False))
 
 
 @pytest.mark.parametrize("nothing", [[], (), iter(())], ids=["list", "tuple", "iterator"])

@@ -1,0 +1,210 @@
+"""What the asyncio face holds: a lease, and the lock that acquires one with each `async with`."""
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from ..core.checks import check
+from ..core.results import Released
+from . import asks
+from .asks import Ask, Register, T
+from .base import renewal_milliseconds
+from .durations import Duration
+from .errors import ClientClosed, LeaseLost, ServiceBusy, Unavailable
+from .lease import BaseLease
+from .scope import Scope
+from .states import LeaseState
+from .wants import Name
+
+if TYPE_CHECKING:
+    from .aio import Client
+
+OnLost = Callable[["Lease"], object] | Literal["terminate", "kill"]
+"""What is done when a lease is lost: a call, by the event loop; or SIGTERM or SIGKILL to this process."""
+
+
+class Lease(BaseLease):
+    """A lease that this client holds. Use it in `async with`, or call `release` when the work is done.
+
+    >>> async def example(client):
+    ...     lease = await client.acquire("x", ttl=30)
+    ...     print(lease.held, lease.remaining() > 25, lease.state.value)
+    ...     await lease.renew(60)
+    ...     print(await lease.release(), lease.held, lease.state.value)
+    >>> run(example)
+    True True held
+    True False released
+    """
+
+    @property
+    def lost(self) -> asyncio.Event:
+        """An event that is set when the lease is lost; not when it is released."""
+        event: asyncio.Event = self._event()
+        return event
+
+    def on_change(self, callback: Callable[["Lease", LeaseState], object]) -> None:
+        """Have `callback(lease, state)` called with each change of `state` from now on.
+
+        By the event loop, one call after the other, in the order of the changes. An error in it is logged. A lease that
+        is over by now is told of at once.
+        """
+        self._on_change(callback)
+
+    async def renew(self, ttl: Duration | None = None) -> None:
+        """Extend the lease to `ttl` from now (None: by its own ttl); it never shortens.
+
+        Raises:
+            LeaseLost: it is not held any more.
+            Unavailable: no answer came; indefinite, but the lease is held at least as long as before.
+            BadRequest: the ttl is out of bounds, or the lease has none.
+        """
+        ttl_ms = renewal_milliseconds(self.token, ttl)
+        if not self._record.over:
+            await self._caller.ask(lambda done, deadline: self._protocol.renew(self._record, ttl_ms, done, deadline))
+        if self._record.over:
+            raise self._is_lost()
+
+    async def release(self) -> bool:
+        """Give the lease back; True if it was held until now, False if it had been lost or released before.
+
+        Names the grant by its token, so that a release that comes late cannot touch the next holder.
+
+        Raises:
+            Unavailable: no answer came. The client counts the lease as released all the same, and goes on releasing it
+                in the background; until it gets through, others may see it as held.
+        """
+        if self._is_not_ours():
+            return False
+        held = self.held
+        result = await self._caller.ask(lambda done, deadline: self._protocol.release(self._record, done, deadline))
+        return held and isinstance(result, Released)
+
+    async def shrink(self, count: int) -> None:
+        """Keep only `count` units of the semaphore; whoever waits may have the others at once.
+
+        Raises:
+            CannotGrow: that is not less, or no units are held.
+            NotHeldError: the lease is not held any more.
+        """
+        ask = asks.amend(self._record.claim, count=count, to_read=False, data=None)
+        with self._shrinking(count, to_read=False):
+            self._take_status(await self._asked(ask))
+
+    async def share(self) -> None:
+        """Hold only to read from now on what was held to write; readers who wait come in at once.
+
+        Raises:
+            NotHeldError: the lease is not held any more.
+        """
+        ask = asks.amend(self._record.claim, count=None, to_read=True, data=None)
+        with self._shrinking(None, to_read=True):
+            self._take_status(await self._asked(ask))
+
+    async def update(self, data: bytes) -> None:
+        """Replace the data that is kept with the lease, for others to see.
+
+        Raises:
+            NotHeldError: the lease is not held any more.
+        """
+        self._take_status(await self._asked(asks.amend(self._record.claim, count=None, to_read=False, data=data)))
+        self._record.data = data
+
+    async def write(self, data: bytes, name: Name | None = None, *, version: int | None = None) -> Register:
+        """Write the fenced register of `name`, which the lease must cover (None: of the lease's own).
+
+        Args:
+            data: what it shall hold.
+            name: or path.
+            version: that it must have now, 0 for none yet; None for whatever it is.
+
+        Raises:
+            VersionConflict: it has another version; nothing was written.
+            NotHeldError: the lease is not held any more, by the word of the service.
+            NotCovered: the lease does not cover `name` with a claim to write.
+
+        >>> async def example(client):
+        ...     async with client.lock("state") as lease:
+        ...         first = await lease.write(b"day 5", version=0)
+        ...         print(await lease.erase(version=first.version))
+        >>> run(example)
+        True
+        """
+        path = self._record.path if name is None else name
+        return await self._asked(asks.write_register(self.namespace, path, self.token, data, version))
+
+    async def erase(self, name: Name | None = None, *, version: int | None = None) -> bool:
+        """Remove the fenced register of `name`; False if there was none. The errors are those of `write`."""
+        path = self._record.path if name is None else name
+        return await self._asked(asks.erase_register(self.namespace, path, self.token, version))
+
+    async def _asked(self, ask: Ask[T]) -> T:
+        check(ask.operation)
+        result = await self._caller.ask(lambda done, deadline: self._protocol.call(ask.operation, done, deadline))
+        return ask.read(result)
+
+    async def __aenter__(self) -> Self:
+        """Return the lease itself.
+
+        Raises:
+            LeaseLost: it is not held any more; the body is not entered.
+        """
+        self.check()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release the lease. An error of the body is not hidden by one of the release.
+
+        Raises:
+            LeaseLost: it was lost while the body ran, so that some of it was done without the lease.
+        """
+        lost = self._lost_in_its_body()
+        try:
+            await self.release()
+        except (Unavailable, ServiceBusy, ClientClosed):
+            pass  # it ends by itself with its ttl or its session; the work that it guarded is done
+        if lost is not None and error is None:
+            raise lost
+
+
+class Lock:
+    """A lock by name: each `async with` acquires a lease, and never enters without it."""
+
+    def __init__(self, client: "Client", arguments: dict[str, Any], *, cancel_on_loss: bool) -> None:
+        """Made by `Client.lock`."""
+        self._client = client
+        self._arguments = arguments
+        self._cancel_on_loss = cancel_on_loss
+        self._entered: list[tuple[asyncio.Task[Any] | None, Lease, Scope | None]] = []
+
+    async def __aenter__(self) -> Lease:
+        """Wait for the lease, and return it.
+
+        Raises:
+            AcquireTimeout, Unavailable, ServiceBusy, BadRequest: as `Client.acquire`; the body is not entered.
+        """
+        lease = await self._client.acquire(**self._arguments)
+        if self._cancel_on_loss:
+            lease.check()  # a body that is to be cancelled is not even begun
+        scope = Scope(lease) if self._cancel_on_loss else None
+        self._entered.append((asyncio.current_task(), lease, scope))
+        return lease
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release the lease.
+
+        Raises:
+            LeaseLost: it was lost while the body ran.
+        """
+        task = asyncio.current_task()
+        mine = [entry for entry in self._entered if entry[0] is task]
+        entry = (mine or self._entered)[-1]  # one that was entered elsewhere, if none was here
+        self._entered.remove(entry)
+        _, lease, scope = entry
+        if scope is not None and scope.end(error):
+            raise LeaseLost(f"{lease.name!r} was lost: {lease.lost_reason}", lease.loss) from error
+        await lease.__aexit__(kind, error, trace)
