@@ -51,7 +51,7 @@ class AcceptorShell(Shell):
             applied_upto=self.applied,
         )
         self.links.connect(Role.PROPOSER, Role.ACCEPTOR, Role.LEARNER)
-        self.inbox.read_from(self.port, self.links.reader(self.port, Role.ACCEPTOR))
+        self.inbox.read_from(self.port, self.links.reader(self.port, Role.ACCEPTOR, self.guard(self.port)))
         self.speak(self.core.recover().sends)
         return self.core.promised
 

@@ -10,7 +10,7 @@ from ..core.errors import Malformed
 from ..core.gateway import Counters, FromClient, Gateway, NodeFacts
 from ..core.requests import Counter, Rejected, Request, StatusRequest
 from ..transport.packets import BadMessage, decode_packet, encode_packet, payload, split
-from ..transport.sockets import Socket, arriving, monitor_trouble, read_monitor, send
+from ..transport.sockets import Socket, send
 from .links import Links
 from .shell import Fate, Shell
 
@@ -23,23 +23,21 @@ class GatewayShell(Shell):
 
     role_name = "gateway"
 
-    def __init__(self, fate: Fate, links: Links, port: Socket, peer_ports: list[Socket], facts: NodeFacts) -> None:
-        """Take over the bound port; `peer_ports` are watched for connections that are not of our protocol."""
+    def __init__(self, fate: Fate, links: Links, port: Socket, facts: NodeFacts) -> None:
+        """Take over the bound port."""
         super().__init__(fate, links)
         self.port = port
         self.facts = facts
-        self._monitors = [monitor_trouble(watched) for watched in (port, *peer_ports)]
 
     def set_up(self) -> None:
         """Build the core."""
         self.core = Gateway(self.facts)
+        self._arriving = self.guard(self.port).arriving
         self.inbox.read_from(self.port, self._read)
-        for monitor in self._monitors:
-            self.inbox.read_from(monitor, self._watch(monitor), rare=True)
 
     def _read(self, batch: list[Any]) -> None:
         taken = 0
-        for frames in arriving(self.port):
+        for frames in self._arriving():
             connection = Connection(frames[0])
             try:
                 messages = decode_packet(payload(frames))
@@ -72,13 +70,6 @@ class GatewayShell(Shell):
             self.links.tallies.complain("messages_malformed", f"from a client: {error}")
             rejections.append(Rejected(_number_of(message), error[:1000]))
 
-    def _watch(self, monitor: Socket) -> Any:
-        def read(_: list[Any]) -> None:
-            for _event in read_monitor(monitor):
-                self.links.tallies.complain("handshakes_failed", "a connection does not speak ZeroMQ's protocol")
-
-        return read
-
     def speak(self, sends: list[Send]) -> None:
         """Answer each client in one packet, or in as few as may be; tell the roles the rest."""
         answers: dict[Connection, list[Any]] = {}
@@ -99,8 +90,6 @@ class GatewayShell(Shell):
 
     def tear_down(self) -> None:
         """Close the port."""
-        for monitor in self._monitors:
-            monitor.close()
         self.port.close()
 
 

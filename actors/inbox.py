@@ -49,6 +49,8 @@ class Inbox:
         self._asleep = False
         self._readers: list[tuple[Socket, Callable[[list[Any]], None]]] = []
         self._rare: list[tuple[Socket, Callable[[list[Any]], None]]] = []
+        self._looks: list[Callable[[], int]] = []
+        self._look_at_ms: list[tuple[int, int]] = []
         self._turns_awake = 0
         self._poller = zmq.Poller()
         self._poller.register(self._waker.fileno(), zmq.POLLIN)
@@ -63,8 +65,16 @@ class Inbox:
         (self._rare if rare else self._readers).append((socket, reader))
         self._poller.register(socket, zmq.POLLIN)
 
+    def look_with(self, look: Callable[[], int]) -> None:
+        """Have `look` called in the actor's thread, asleep or not; it says after how many milliseconds to call again.
+
+        It comes after the sockets were read, and after half of that time if the actor is awake anyway.
+        """
+        self._looks.append(look)
+        self._look_at_ms.append((0, 0))
+
     def put(self, envelope: Envelope, /) -> None:
-        """Add an envelope and wake the actor if it sleeps."""
+        """Add an envelope, and wake the actor if it sleeps and this is nothing that can wait."""
         self._queue.append(envelope)
         if self._asleep:
             with self._ringing:  # not while it is closed: the number of its descriptor may be another file's by then
@@ -94,6 +104,7 @@ class Inbox:
                 for socket, reader in self._rare:
                     if readable(socket):
                         reader(batch)
+            look_ms = self._look()
             if batch:
                 return Batch(batch)
             wait_ms = self._wait_ms()
@@ -101,7 +112,7 @@ class Inbox:
                 return Batch(batch)
             self._asleep = True
             if not self._queue:  # what was put before `_asleep` was set has not rung
-                self._sleep(wait_ms)
+                self._sleep(look_ms if wait_ms is None else min(wait_ms, look_ms or wait_ms))
             self._asleep = False
 
     def close(self) -> None:
@@ -128,6 +139,17 @@ class Inbox:
                 self._waker.hush()
             elif any(ready is socket for socket, _ in self._rare):
                 self._turns_awake = RARE_TURNS
+
+    def _look(self) -> int | None:
+        """Look, if it is time to; return in how many milliseconds it is again."""
+        if not self._looks:
+            return None
+        now = time.monotonic_ns() // 1_000_000
+        for index, (early, _) in enumerate(self._look_at_ms):
+            if now >= early:
+                after_ms = self._looks[index]()
+                self._look_at_ms[index] = now + after_ms // 2, now + after_ms
+        return max(1, min([due for _, due in self._look_at_ms]) - now)
 
     def _wait_ms(self) -> int | None:
         if self.wake_at_ms is None:

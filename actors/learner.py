@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ..core import limits
 from ..core.effects import Role
 from ..core.learner import Events, Learner
 from ..core.messages import ReplaceState, SaveState
@@ -54,7 +55,8 @@ class LearnerShell(Shell):
         self.core = Learner(self.links.sender.node, self.members, self.tables.load())
         self.links.locals[Role.FEED] = FeedRef(self.feed)
         self.links.connect(Role.ACCEPTOR, Role.LEARNER)
-        self.inbox.read_from(self.port, self.links.reader(self.port, Role.LEARNER))
+        self.inbox.read_from(self.port, self.links.reader(self.port, Role.LEARNER, self.guard(self.port)))
+        self.guard(self.feed.socket, in_all=limits.FEED_READER_BYTES_MAX)
         return self.core.applied_upto, self.tables.snapshot_upto
 
     def commit(self, writes: Sequence[Any]) -> None:

@@ -30,6 +30,7 @@ from ..core.messages import (
     Stranger,
 )
 from ..transport.endpoints import of_role
+from ..transport.guard import Guard
 from ..transport.packets import BadMessage, Sender, decode_peer_packet, encode_peer_packet, payload, split
 from ..transport.sockets import Context, Socket, arriving, dealer, send
 from .peers import Peers
@@ -228,13 +229,13 @@ class Links:
 
     # --- in ----------------------------------------------------------------------------------------------------------
 
-    def reader(self, socket: Socket, role: Role) -> Callable[[list[Any]], None]:
+    def reader(self, socket: Socket, role: Role, guard: Guard | None = None) -> Callable[[list[Any]], None]:
         """Return what reads the port of `role`: only well-formed messages of known members reach the batch (P11)."""
         kinds = ACCEPTED_KINDS[role]
 
         def read(batch: list[Any]) -> None:
             taken = 0
-            for frames in arriving(socket):
+            for frames in guard.arriving() if guard is not None else arriving(socket):
                 try:
                     sender, messages = decode_peer_packet(payload(frames))
                 except Malformed as error:

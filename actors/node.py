@@ -128,12 +128,11 @@ class Node:
         facts = NodeFacts(
             self.config.node, self.config.cluster, metadata.version("lessor"), self.config.endpoints, self.config.strict
         )
-        peer_ports = [ports[role] for role in (Role.PROPOSER, Role.ACCEPTOR, Role.LEARNER)]
         try:
             learnt = self._launch(
                 Role.LEARNER, LearnerShell, fate, self._links(), ports[Role.LEARNER], self._feed, members, directory
             )
-            self._launch(Role.GATEWAY, GatewayShell, fate, self._links(), ports[Role.GATEWAY], peer_ports, facts)
+            self._launch(Role.GATEWAY, GatewayShell, fate, self._links(), ports[Role.GATEWAY], facts)
             self._launch(Role.EXPIRY_TIMER, ExpiryTimerShell, fate, self._links())
             promised = self._launch(
                 Role.ACCEPTOR, AcceptorShell, fate, self._links(), ports[Role.ACCEPTOR], members, directory, learnt

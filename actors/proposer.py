@@ -44,7 +44,7 @@ class ProposerShell(Shell):
         node = self.links.sender.node
         self.core = Proposer(node, self.members, self.promised, self.applied)
         self.links.connect(Role.PROPOSER, Role.ACCEPTOR)
-        self.inbox.read_from(self.port, self.links.reader(self.port, Role.PROPOSER))
+        self.inbox.read_from(self.port, self.links.reader(self.port, Role.PROPOSER, self.guard(self.port)))
         for peer in self.core.peers:
             monitor = monitor_connection(self.links.remote(Address(peer, Role.PROPOSER)).socket)
             self._monitors.append(monitor)

@@ -12,6 +12,8 @@ import pykka
 
 from ..core.effects import Effects, Send
 from ..core.messages import Tick
+from ..transport.guard import Guard
+from ..transport.sockets import Socket
 from .inbox import Batch, Inbox
 from .links import Links
 
@@ -81,6 +83,7 @@ class Shell(pykka.ThreadingActor):
         self.fate = fate
         self.links = links
         self.core: Any = None
+        self._guards: list[Guard] = []
         self._ended = fate.begin()
 
     @staticmethod
@@ -91,6 +94,12 @@ class Shell(pykka.ThreadingActor):
     def inbox(self) -> Inbox:
         """The inbox, by its own type."""
         return cast(Inbox, self.actor_inbox)
+
+    def guard(self, port: Socket, *, in_all: int | None = None) -> Guard:
+        """Have the connections of a bound port watched as long as the role lives."""
+        self._guards.append(Guard(port, self.links.tallies, in_all=in_all))
+        self.inbox.look_with(self._guards[-1].look)
+        return self._guards[-1]
 
     # --- what a role adds --------------------------------------------------------------------------------------------
 
@@ -161,6 +170,8 @@ class Shell(pykka.ThreadingActor):
         self._close()
 
     def _close(self) -> None:
+        for guard in self._guards:
+            guard.close()
         try:
             self.tear_down()
         finally:

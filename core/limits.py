@@ -243,6 +243,23 @@ PACKET_BYTES_MAX: Final = 2 * 1024 * 1024
 SOCKET_MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 """Largest frame that ZeroMQ will take in at all; a larger one ends the connection before it is read into memory."""
 
+UNSUSPECTED_BYTES_MAX: Final = 256 * 1024
+"""What may come over a connection before anybody looks whether it is made of whole messages. ZeroMQ keeps the parts of
+a message until its last has come; a part without content, two bytes, takes 64 there, so this is 8 megabytes."""
+
+UNFINISHED_BYTES_MAX: Final = SOCKET_MESSAGE_BYTES_MAX + 1024 * 1024
+"""What may come after that without a whole message having come: more than the largest that we take in, by more than
+ZeroMQ reads at once. In parts without content it is 170 megabytes."""
+
+FEED_READER_BYTES_MAX: Final = 2 * 1024 * 1024
+"""What a reader of the feed may send in all: two thousand subscriptions to the longest names, some ten thousand to
+usual ones. Each letter of a name that is subscribed to costs some tens of bytes. The connection of one that sends more
+is ended; whoever only pulses every second has it renewed in two days."""
+
+PULSE_BYTES_S: Final = 32
+"""Bytes a second that are no sign of evil: a pulse of ZeroMQ's, which is no message, has nine, and comes every second.
+A connection over which nothing else comes is renewed in a week, and nobody complains of it."""
+
 PACKET_MESSAGES_MAX: Final = 4096
 """Messages in one packet."""
 

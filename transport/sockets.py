@@ -24,13 +24,21 @@ HANDSHAKE_MS = 5_000
 LANES_MAX = 10
 """Most threads that ZeroMQ is given: one for what connects to us, and one for each peer of the largest cluster."""
 
+MONITOR_EVENTS_MAX = 100_000
+"""Events that wait to be read from a monitor, some tens of megabytes. When there are more, ZeroMQ's thread waits, and
+with it all that it serves; and there are two for each connection that comes and goes."""
+
 END_S = 0.5
 """How long the end of ZeroMQ's threads is waited for; without trouble it takes a millisecond."""
 
 Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
 
-_TROUBLE = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+# as plain numbers: the arithmetic of enumerations costs as much as sending a small message does
+_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
+_NOBLOCK, _NOBLOCK_MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
+
+TROUBLE = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 
 
 def router(context: Context, endpoint: str) -> Socket:
@@ -122,17 +130,21 @@ def monitor_connection(socket: Socket) -> Socket:
     return _monitor(socket, zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
 
 
-def monitor_trouble(socket: Socket) -> Socket:
-    """Return a monitor that tells of connections to `socket` that are not ZeroMQ, or not one of ours."""
-    return _monitor(socket, _TROUBLE)
+def monitor_port(socket: Socket) -> Socket:
+    """Return a monitor that tells of connections to `socket`: that one has come, that it is not ours, that it ended."""
+    return _monitor(socket, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | TROUBLE)
 
 
 def read_monitor(monitor: Socket) -> list[int]:
     """Return the events that a monitor has, without waiting."""
-    events = []
+    return [event for event, _ in read_events(monitor)]
+
+
+def read_events(monitor: Socket) -> list[tuple[int, int]]:
+    """Return the events that a monitor has, and the value of each: mostly the descriptor of the connection."""
+    events: list[tuple[int, int]] = []
     while readable(monitor):
-        frames = monitor.recv_multipart(zmq.NOBLOCK)
-        events.append(struct.unpack("=hi", frames[0])[0])
+        events.append(struct.unpack("=hi", monitor.recv_multipart(zmq.NOBLOCK)[0]))
     return events
 
 
@@ -187,4 +199,6 @@ def _bind(socket: Socket, endpoint: str) -> None:
 
 
 def _monitor(socket: Socket, events: int) -> Socket:
-    return socket.get_monitor_socket(events)
+    monitor = socket.get_monitor_socket(events)
+    monitor.setsockopt(zmq.RCVHWM, MONITOR_EVENTS_MAX)
+    return monitor

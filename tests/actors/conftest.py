@@ -6,8 +6,13 @@ from pathlib import Path
 import pytest
 
 from lessor.actors.node import Node, NodeConfig
+from lessor.cli.local_cluster import LocalCluster
 
-from ..support.sockets import free_endpoints, status_of
+from ..support.sockets import a_context, free_endpoints, status_of
+from ..support.target import (
+    Target,
+    check_that_the_node_is_as_it_was,
+)
 from ..support.waiting import until
 
 
@@ -64,3 +69,20 @@ def nodes(tmp_path: Path) -> Iterator[Callable[[int], Nodes]]:
     yield make
     for each in made:
         each.stop()
+
+
+@pytest.fixture(scope="module")
+def target() -> Iterator[Target]:
+    with LocalCluster(1) as cluster, a_context() as context:
+        cluster.start()
+        cluster.wait_for_leader()
+        target = Target(cluster, context)
+        try:
+            target.worker.work()
+            assert target.feed.next(10_000) is not None
+            target.worker.some_more_pairs()
+            target.worker.rest()
+            yield target
+            check_that_the_node_is_as_it_was(target)
+        finally:
+            target.worker.close()

@@ -139,7 +139,7 @@ def test_one_look_takes_in_no_more_messages_than_make_one_packet(
     endpoints = free_endpoints(1)
     port = router(context, endpoints[1])
     links = Links(Sender(1, 1, 1), endpoints, Roster(), Tallies(), context, {}, lambda _: None)
-    shell = GatewayShell(Fate(lambda *_: None), links, port, [], NodeFacts(1, "test", "1", endpoints))
+    shell = GatewayShell(Fate(lambda *_: None), links, port, NodeFacts(1, "test", "1", endpoints))
     shell.set_up()
     asker = Asker(context, endpoints[1])
     for number in range(20):

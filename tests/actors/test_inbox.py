@@ -291,6 +291,36 @@ def test_an_idle_actor_costs_no_processor_time(inbox: Inbox, context: Context) -
     woken(getter)
 
 
+def test_an_actor_that_sleeps_gets_up_to_look_and_sleeps_on(inbox: Inbox) -> None:
+    looks: list[int] = []
+
+    def look() -> int:
+        looks.append(now_ms())
+        return 20
+
+    inbox.look_with(look)
+    getter = asleep(inbox)
+    until(lambda: len(looks) > 3, "looks", every=0.005)
+    assert looks[3] - looks[0] >= 3 * 20
+    assert getter.is_alive(), "looking is no reason for a batch"
+    tell(inbox, "end")
+    assert messages(woken(getter)) == ["end"]
+
+
+def test_an_actor_that_is_awake_looks_after_half_of_the_time(inbox: Inbox) -> None:
+    looks: list[int] = []
+
+    def look() -> int:
+        looks.append(now_ms())
+        return 100
+
+    inbox.look_with(look)
+    inbox.wake_at_ms = 0  # it never sleeps
+    while len(looks) < 3:
+        assert get_soon(inbox) == []
+    assert 50 <= looks[1] - looks[0] < 100 or 50 <= looks[2] - looks[1] < 100
+
+
 # --- monitors --------------------------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from lessor.core.effects import Address, Connection, Role
 from lessor.core.gateway import FromClient
 from lessor.core.messages import Heartbeat
 from lessor.transport.packets import BadMessage, Sender, decode_packet, encode_packet, encode_peer_packet
+from lessor.transport.sockets import arriving
 
 if TYPE_CHECKING:
     from .client import SimClient
@@ -102,6 +103,7 @@ class ClientDoor:
         """Stand before the gateway of `node`, with one packet that has come."""
         self.links = node.door
         self.port = Port([b"hostile", frame])
+        self._arriving = partial(arriving, cast(Any, self.port))
         self.core = node.desks[Role.GATEWAY].core
 
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -230,6 +230,9 @@ class SimInbox(Inbox):
         envelope = super().get()
         self.has_turn = False
         return envelope
+
+    def look_with(self, look: Callable[[], int]) -> None:
+        """Never look: these connections have no kernel that could be asked."""
 
     def _has_more(self) -> bool:
         """Return whether the actor has something to do, and so would not sleep."""
