@@ -15,7 +15,7 @@ from lessor.core.gateway import FromClient, Gateway, NodeFacts
 from lessor.core.learner import Events, Learner
 from lessor.core.messages import PeerLost, ReplaceState, Tick, Vote
 from lessor.core.proposer import Proposer, Stage
-from lessor.core.requests import Request, StatusRequest
+from lessor.core.requests import Redirect, Request, StatusRequest
 from lessor.transport.packets import decode_packet, encode_packet
 
 from .clock import Clock
@@ -333,6 +333,8 @@ class Node:
                     packets.setdefault((to.node, to.role), []).append(send.message)
             elif type(to) is Connection:
                 answers.setdefault(to, []).append(send.message)
+                if type(send.message) is Redirect and not send.message.number:
+                    world.mark("a client told that its node leads no more")
         for (number, role), messages in packets.items():
             other = world.nodes[number]
             world.network.send(self.number, number, other.arrive, role, messages)

@@ -50,6 +50,7 @@ SOMETIMES: Final = (
     "a retry that found its answer",
     "a definite no",
     "an outcome not known",
+    "a client told that its node leads no more",
 )
 """All of them; tests/sim/test_swarm.py demands them of a swarm that is large enough."""
 

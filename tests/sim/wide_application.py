@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lessor.client.heritage import SessionTicket
 from lessor.client.records import Acquire, LeaseRecord
 from lessor.client.refusals import SessionStolen
 from lessor.core.checks import touched_by
@@ -416,6 +417,15 @@ class WideApplication(Application):
             self._ask("attach", attach)
             intrude(self.client, ticket.session)
 
+    def _come_too_late(self, before: SessionTicket) -> None:
+        """Have one more try the ticket of a session that was just taken over, or, of it, the old key alone."""
+        chance, timeout_ms = self.world.random(), self.world.options.session_timeout_ms
+        if chance < 0.3:
+            attach = AttachSession(before.session, before.key, before.attach + 2, timeout_ms, "a thief")
+            self._ask("attach", attach)
+        elif chance < 0.5:
+            self._ask("attach", AttachSession(before.session, before.key, before.attach + 1, timeout_ms, "late", SOME))
+
     def _take_over(self, session: int, mark: str) -> None:
         protocol = self.client.protocol
         protocol._ticket = before = self.board.files[session]
@@ -430,6 +440,7 @@ class WideApplication(Application):
             if self.mine == session:
                 self.board.robbed[session] = before
                 self.world.mark(mark)
+                self._come_too_late(before)
             for lease in outcome:
                 self._inherit(lease)
 
@@ -527,6 +538,10 @@ class WideApplication(Application):
     def _do_semaphore(self) -> None:
         rng = self.world.rng
         namespace, path = rng.choice(NAMESPACES), rng.choice((*SEMAPHORES, ("s",), ("x",)))
+        taken = [one.namespace for one in self.board.tickets[-6:] if any(each.path == ("s",) for each in one.resources)]
+        if taken and rng.random() < 0.3:
+            self._ask("semaphore", DeleteSemaphore(taken[-1], ("s",), force=True))
+            return
         operations = (
             CreateSemaphore(namespace, path, rng.randint(1, 3), b""),
             CreateSemaphore(namespace, path, 3, b""),

@@ -220,6 +220,27 @@ def _wrong_key_accepted() -> Iterator[None]:
         yield
 
 
+@_mutant("the key that a session had before still opens it", WideStolen, 150)
+def _old_key_works() -> Iterator[None]:
+    old: dict[bytes, int] = {}
+
+    def make(original: Any) -> Any:
+        def attach(self: Sessions, operation: AttachSession) -> Any:
+            session = self.get(operation.session)
+            if session is not None and old.get(operation.key) == operation.session:
+                operation = dataclasses.replace(operation, key=session.record.key)
+            before = b"" if session is None else session.record.key
+            result = original(self, operation)
+            if session is not None and session.record.key != before:
+                old[before] = operation.session
+            return result
+
+        return attach
+
+    with _replacing(Sessions, "attach", make):
+        yield
+
+
 @_mutant("whoever had a session before it was stolen is still served", WideStolen, 150)
 def _old_owner_served() -> Iterator[None]:
     def make(original: Any) -> Any:

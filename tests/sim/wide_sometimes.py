@@ -1,16 +1,28 @@
 """Interesting states of wide worlds, whose programs use the whole lease model: a swarm must have reached them all."""
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from lessor.core.commands import AttachSession, DropNamespace, Transact
 from lessor.core.entries import Entry
 from lessor.core.events import Event
 from lessor.core.lease_state import Outcome
 from lessor.core.resources import Mode
-from lessor.core.results import OUT_OF_SEQUENCE, WRONG_KEY, Declined, Done, Failed, NotHeld, VersionDiffers
+from lessor.core.results import (
+    OUT_OF_SEQUENCE,
+    WRONG_KEY,
+    Declined,
+    Done,
+    Failed,
+    NotHeld,
+    SessionOpened,
+    VersionDiffers,
+)
 
 from .checkers.base import Checker
 from .checkers.wide_view import View, look
+
+if TYPE_CHECKING:
+    from .world import World
 
 WIDE_SOMETIMES: Final = (
     "a set that waited on two paths",
@@ -34,6 +46,8 @@ WIDE_SOMETIMES: Final = (
     "a wrong key refused",
     "a re-attach out of sequence",
     "a pinned lease that outlived its time",
+    "a session with a new key",
+    "an old key refused",
     "a session with grace",
     "a ttl that the namespace gave",
     "a register written",
@@ -52,6 +66,11 @@ class WideObserver(Checker):
     """Marks these states; fails nothing."""
 
     wide = True
+
+    def __init__(self, world: "World") -> None:
+        """Start with no session that was attached."""
+        super().__init__(world)
+        self.old_keys: dict[bytes, None] = {}
 
     def outcome(self, slot: int, entry: Entry, outcome: Outcome) -> None:
         """Look at what a slot has brought about."""
@@ -121,9 +140,12 @@ class WideObserver(Checker):
 
     def _look_at_answer(self, operation: Any, result: Any, before: View) -> None:
         mark = self.world.mark
-        if isinstance(operation, AttachSession) and isinstance(result, Failed):
+        if isinstance(operation, AttachSession) and operation.new_key and isinstance(result, SessionOpened):
+            self.old_keys[operation.key] = None
+            mark("a session with a new key")
+        elif isinstance(operation, AttachSession) and isinstance(result, Failed):
             if result.code == WRONG_KEY:
-                mark("a wrong key refused")
+                mark("an old key refused" if operation.key in self.old_keys else "a wrong key refused")
             elif result.code == OUT_OF_SEQUENCE:
                 mark("a re-attach out of sequence")
         elif isinstance(operation, DropNamespace) and isinstance(result, Done):
