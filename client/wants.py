@@ -10,7 +10,7 @@ from ..core.resources import Mode, Resource
 Name = str | Sequence[str]
 """A plain name, or a path of segments."""
 
-Want = Name | Resource | Sequence[Resource]
+Want = Name | Resource | Iterable[Resource]
 """A name or path to have alone, or what `read`, `write` and `units` return, or several of those at once."""
 
 

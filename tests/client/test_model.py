@@ -242,14 +242,15 @@ def test_a_register_is_written_only_under_a_token_that_covers_it(play: Any) -> N
         client = connect()
         lease = await client.acquire(("x", "y"))
         assert not await client.read_register(("x", "y"))
-        assert (await lease.write(b"1", version=0)).version == 1
+        one = (await lease.write(b"1", version=0)).version
+        assert one > 0
         with pytest.raises(lessor.VersionConflict) as caught:
             await lease.write(b"2", version=7)
-        assert caught.value.version == 1
+        assert caught.value.version == one
         with pytest.raises(lessor.NotCovered):
             await lease.write(b"", "elsewhere")
         read = await client.read_register(("x", "y"))
-        assert (read.version, read.token, read.data) == (1, lease.token, b"1")
+        assert (read.version, read.token, read.data) == (one, lease.token, b"1")
         assert [each.path for each in await client.registers()] == [("x", "y")]
         assert await lease.erase()
         assert not await lease.erase()
@@ -579,4 +580,4 @@ def test_what_is_not_free_is_named_also_when_the_names_came_one_by_one(node: Emb
         client.lock("a"),
         pytest.raises(lessor.AcquireTimeout, match="'a', 'b' is not free"),
     ):
-        client.acquire((lessor.write(name) for name in "ab"), timeout=0)  # type: ignore[arg-type]
+        client.acquire((lessor.write(name) for name in "ab"), timeout=0)

@@ -322,7 +322,7 @@ def test_seconds_become_the_milliseconds_that_were_meant() -> None:
 
 def test_a_lock_of_names_from_an_iterator_is_entered_again_with_all_of_them() -> None:
     with lessor.embedded() as node, lessor.connect(node.endpoints) as client:
-        lock = client.lock(lessor.write(name) for name in ("a", "b"))  # type: ignore[arg-type]
+        lock = client.lock(lessor.write(name) for name in ("a", "b"))
         for _ in range(2):
             with lock as lease:
                 assert [one.path for one in lease.resources] == [("a",), ("b",)]
