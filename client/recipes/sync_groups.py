@@ -108,7 +108,19 @@ class Barrier:
 
 
 class DoubleBarrier:
-    """All begin together, and nobody goes on before all have ended. In `with`, or by `enter` and `leave`."""
+    """All begin together, and nobody goes on before all have ended. In `with`, or by `enter` and `leave`.
+
+    >>> double = client.double_barrier("step 1", 2)
+    >>> def work():
+    ...     with double:
+    ...         pass
+    >>> other = threading.Thread(target=work)
+    >>> other.start()
+    >>> with double:
+    ...     print("both work")
+    both work
+    >>> other.join()
+    """
 
     def __init__(self, client: "Client", name: Name, parties: int, *, ttl: Duration | None = 30.0) -> None:
         """Make a double barrier for so many parties."""
