@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from lessor.client.calls import Packet
 from lessor.core.commands import (
     ATTACH_STEP,
     FOREVER,
@@ -14,6 +13,7 @@ from lessor.core.commands import (
     Release,
     proof_of,
 )
+from lessor.core.effects import Connection
 from lessor.core.requests import Request
 from lessor.core.resources import Resource
 from lessor.transport.packets import encode_packet
@@ -31,7 +31,12 @@ def intrude(client: "SimClient", session: int) -> None:
     acked_below = world.rng.choice((0, (attach + 1) * ATTACH_STEP))
     proof = proof_of(before.key) if before is not None else 0
     request = Request(session, number, acked_below, _operation(client), proof)
-    client._send(Packet(client.protocol.target, encode_packet([request]), ()))
+    # over a connection of its own, which nobody listens to: an answer to its number is none to the client's
+    world.last_connection += 1
+    node, stranger = world.nodes[world.node_at[client.protocol.target]], Connection(b"%d" % world.last_connection)
+    world.network.send(
+        client.number, node.number, node.arrive_from_client, node.life, stranger, encode_packet([request])
+    )
 
 
 def _operation(client: "SimClient") -> Operation:
