@@ -164,7 +164,7 @@ def _run_many(options: argparse.Namespace) -> int:
     took = time.monotonic() - began
     if sys.stderr.isatty() and not options.json:
         print("\r\x1b[K", end="", file=sys.stderr)
-    enough = figures.worlds >= _load("sometimes").WORLDS_ENOUGH and not options.mutant
+    enough = figures.worlds >= _load("sometimes").WORLDS_ENOUGH and not options.mutant and not changes
     failed = bool(figures.failures) or (enough and bool(figures.never))
     if options.json:
         print_json(_as_json(figures, took))

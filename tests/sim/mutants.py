@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from unittest import mock
 
 from lessor.actors import links
@@ -495,6 +495,31 @@ def _doubt_forgotten() -> Iterator[None]:
     from lessor.client.calls import Call
 
     with mock.patch.object(Call, "indefinite", property(lambda call: False)):
+        yield
+
+
+REPEATING: Final[dict[str, Any]] = {
+    "nodes": 3,
+    "repeat_client": 0.6,
+    "slow": 0.3,
+    "slow_ms": 600,
+    "rotate": 6,
+    "depose": 6,
+    "try_share": 0.7,
+    "request_timeout_ms": 400,
+    "waits_ms": (300,),
+    "clients": 4,
+    "think_ms": 60,
+    "limits": (("GATEWAY_IN_FLIGHT_MAX", 1),),
+}
+"""In these worlds much is turned away, and copies of what clients send are on their way for long."""
+
+
+@_mutant("what gateways turned away as often as it was sent is called definite", Definite, 100, changes=REPEATING)
+def _refusals_counted() -> Iterator[None]:
+    from lessor.client.calls import Call
+
+    with mock.patch.object(Call, "indefinite", property(lambda call: call.doubtful or call.unanswered > 0)):
         yield
 
 

@@ -54,7 +54,7 @@ SOMETIMES: Final = (
 )
 """All of them; tests/sim/test_swarm.py demands them of a swarm that is large enough."""
 
-WORLDS_ENOUGH: Final = 1000
+WORLDS_ENOUGH: Final = 3000
 """In so many worlds every one of these was reached many times over."""
 
 
