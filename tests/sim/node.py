@@ -37,12 +37,14 @@ def endpoint(node: int) -> str:
 class Desk:
     """One role of a running node: its core, and what has arrived for it."""
 
-    __slots__ = ("busy", "core", "inbox", "planned_us", "pushed_us", "role", "wakes")
+    __slots__ = ("busy", "core", "inbox", "patient", "planned_us", "pushed_us", "role", "waits", "wakes")
 
     def __init__(self, role: Role, core: Any) -> None:
         self.role = role
         self.core = core
         self.wakes = hasattr(core, "wake_at_ms")
+        self.waits = hasattr(core, "patient")
+        self.patient: tuple[type, ...] = ()  # what it is not woken for, since its last turn
         self.inbox: list[Any] = []
         self.busy = False  # a commit is under way
         self.planned_us: int | None = None
@@ -313,7 +315,10 @@ class Node:
         world = self.world
         if desk.inbox:
             self._plan(desk, max(world.now_us + world.options.hop_us, self.paused_until_us))
-        elif desk.wakes and (wake_at_ms := desk.core.wake_at_ms) is not None:
+            return
+        if desk.waits:
+            desk.patient = desk.core.patient
+        if desk.wakes and (wake_at_ms := desk.core.wake_at_ms) is not None:
             self._plan(desk, max(self.clock.when_us(wake_at_ms), world.now_us + 100))
 
     # --- what leaves -------------------------------------------------------------------------------------------------
@@ -353,5 +358,6 @@ class Node:
         desk = self.desks.get(role)
         if desk is not None:
             desk.inbox.append(message)
-            if not desk.busy:
+            # what can wait is read as soon as anything else wakes the role
+            if not desk.busy and type(message) not in desk.patient:
                 self._plan(desk, max(world.now_us + world.options.hop_us, self.paused_until_us))
