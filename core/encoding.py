@@ -258,7 +258,7 @@ def _unpack_ballot(value: Any) -> Ballot:
 
 
 def _pack_items(pack: Packer | None) -> Packer:
-    return list if pack is None else lambda items: [pack(item) for item in items]
+    return list if pack is None else lambda items: list(map(pack, items))
 
 
 def _unpack_items(unpack: Unpacker, count: int) -> Unpacker:
@@ -267,7 +267,7 @@ def _unpack_items(unpack: Unpacker, count: int) -> Unpacker:
             raise Malformed("expected a list")
         if len(value) > count:
             raise Malformed(f"more than {count} items")
-        return tuple([unpack(item) for item in value])
+        return tuple(map(unpack, value))
 
     return unpack_all
 

@@ -119,6 +119,11 @@ class Learner:
         self._serving: dict[int, _Serving] = {}  # by the node that asks
         self._assembling: tuple[int, int, int, bytearray] | None = None  # node, slot, total, what has come
         self._asked_snapshot_at_ms = 0
+        self._gateway = Address(node, Role.GATEWAY)
+        self._proposer = Address(node, Role.PROPOSER)
+        self._acceptor = Address(node, Role.ACCEPTOR)
+        self._timer = Address(node, Role.EXPIRY_TIMER)
+        self._feed = Address(node, Role.FEED)
 
     def step(self, message: Message) -> Effects:
         """Decide on one message."""
@@ -164,7 +169,7 @@ class Learner:
     @property
     def applied_upto(self) -> int:
         """The last slot whose entry the lease state holds."""
-        return self.state.applied_upto
+        return self.state.header.applied_upto
 
     # --- learning ----------------------------------------------------------------------------------------------------
 
@@ -194,8 +199,9 @@ class Learner:
     def _apply_what_is_chosen(self, effects: Effects) -> None:
         while (vote := self._known(self.applied_upto + 1)) is not None:
             self._apply(vote, effects)
-            for table in (self._open, self._counts, self._chosen):
-                table.pop(vote.slot, None)
+            self._open.pop(vote.slot, None)
+            self._counts.pop(vote.slot, None)
+            self._chosen.pop(vote.slot, None)
 
     def _apply(self, vote: Vote, effects: Effects) -> None:
         try:
@@ -209,9 +215,9 @@ class Learner:
         outcome = self.state.apply(vote.slot, entry, answering=answering)
         if isinstance(entry, Batch) and answering:
             applied = Applied(entry.term, self.state.clock_ms, tuple(outcome.answers), tuple(outcome.notices))
-            effects.send(Address(self.node, Role.GATEWAY), applied)
+            effects.send(self._gateway, applied)
         if outcome.events:
-            effects.send(Address(self.node, Role.FEED), Events(tuple(outcome.events)))
+            effects.send(self._feed, Events(tuple(outcome.events)))
 
     # --- time: what is told, saved and fetched at the end of each batch ----------------------------------------------
 
@@ -225,23 +231,23 @@ class Learner:
             self._serving = {to: serving for to, serving in self._serving.items() if serving.asked_at_ms >= idle_since}
 
     def _tell(self, effects: Effects) -> None:
-        if self.applied_upto != self._told_progress:
-            self._told_progress = self.applied_upto
-            progress = Progress(self.applied_upto, self.saved_upto, self.highest)
-            effects.send(Address(self.node, Role.PROPOSER), progress)
+        applied_upto = self.applied_upto
+        if applied_upto != self._told_progress:
+            self._told_progress = applied_upto
+            effects.send(self._proposer, Progress(applied_upto, self.saved_upto, self.highest))
         if self.saved_upto != self._told_saved:
             self._told_saved = self.saved_upto
-            effects.send(Address(self.node, Role.ACCEPTOR), Progress(self.applied_upto, self.saved_upto, self.highest))
-        if self._summary_is_due() and self._now_ms - self._told_summary_at_ms >= limits.SUMMARY_EVERY_MS:
+            effects.send(self._acceptor, Progress(applied_upto, self.saved_upto, self.highest))
+        if self._now_ms - self._told_summary_at_ms >= limits.SUMMARY_EVERY_MS and self._summary_is_due():
             self._told_summary = self.summary()
             self._told_summary_at_ms = self._now_ms
-            effects.send(Address(self.node, Role.GATEWAY), self._told_summary)
+            effects.send(self._gateway, self._told_summary)
         if self.leading != NO_BALLOT:
             clock, deadline, told = self.state.clock_ms, self.state.next_deadline_ms(), self._told_deadline_ms
             # a later deadline need not be told: when the earlier one is due, the clock passes it and this comes again
             if (deadline and (not told or deadline < told)) or (told and told <= clock):
                 self._told_deadline_ms = deadline
-                effects.send(Address(self.node, Role.EXPIRY_TIMER), NextDeadline(clock, deadline))
+                effects.send(self._timer, NextDeadline(clock, deadline))
 
     @property
     def patient(self) -> tuple[type, ...]:
@@ -253,7 +259,7 @@ class Learner:
     def wake_at_ms(self) -> int | None:
         """When on the node's monotonic clock this core wants its next tick, if no message comes before."""
         due = []
-        if self.applied_upto > self.saved_upto:
+        if self.state.header.applied_upto > self.saved_upto:
             due.append(self._saved_at_ms + limits.SAVE_EVERY_MS)
         if self._summary_is_due():
             due.append(self._told_summary_at_ms + limits.SUMMARY_EVERY_MS)
@@ -261,11 +267,11 @@ class Learner:
             due.append(self._asked_snapshot_at_ms + limits.FETCH_RETRY_MS)
         elif self._gap_since_ms is not None:
             due.append(self._gap_since_ms + limits.FETCH_RETRY_MS)
-        return min(due, default=None)
+        return min(due) if due else None
 
     def _summary_is_due(self) -> bool:
         told = self._told_summary
-        return (told.applied_upto, told.chosen_upto) != (self.applied_upto, self._chosen_upto())
+        return told.applied_upto != self.applied_upto or told.chosen_upto != self._chosen_upto()
 
     def _chosen_upto(self) -> int:
         return max(self.applied_upto, self.watermark[1])
@@ -289,9 +295,9 @@ class Learner:
         )
 
     def _save(self, effects: Effects) -> None:
-        due = self._now_ms - self._saved_at_ms >= limits.SAVE_EVERY_MS
         unsaved = self.applied_upto - self.saved_upto
-        if (unsaved and due) or unsaved >= limits.SAVE_EVERY_SLOTS:
+        due = unsaved and self._now_ms - self._saved_at_ms >= limits.SAVE_EVERY_MS
+        if due or unsaved >= limits.SAVE_EVERY_SLOTS:
             self._saved_at_ms = self._now_ms
             self.saved_upto = self.applied_upto
             effects.write(SaveState())
@@ -299,11 +305,12 @@ class Learner:
     # --- catch-up ----------------------------------------------------------------------------------------------------
 
     def _catch_up(self, effects: Effects) -> None:
-        node, upto = self.watermark[0].node, self.watermark[1]
-        if self._behind is not None and self.applied_upto < self._behind.chosen_upto:
+        applied_upto = self.applied_upto
+        (_, node), upto = self.watermark
+        if self._behind is not None and applied_upto < self._behind.chosen_upto:
             # newer word than the watermark, whose leader may be dead or this node itself before a restart
             node, upto = self._behind.node, self._behind.chosen_upto
-        if self.applied_upto >= upto or node == self.node:
+        if applied_upto >= upto or node == self.node:
             self._gap_since_ms = None
             self._assembling = None
             self._fetched = False
@@ -320,7 +327,7 @@ class Learner:
         elif self._fetched or self._now_ms - (self._gap_since_ms or 0) >= limits.FETCH_RETRY_MS:
             self._fetched = False
             self._gap_since_ms = self._now_ms
-            effects.send(Address(node, Role.ACCEPTOR), Fetch(self.node, self.applied_upto + 1))
+            effects.send(Address(node, Role.ACCEPTOR), Fetch(self.node, applied_upto + 1))
 
     def _ask_snapshot(self, effects: Effects) -> None:
         assert self._assembling is not None
@@ -379,8 +386,8 @@ class Learner:
         self._counts = {old: votes for old, votes in self._counts.items() if old > slot}
         self._chosen = {old: vote for old, vote in self._chosen.items() if old > slot}
         effects.write(ReplaceState())
-        effects.send(Address(self.node, Role.ACCEPTOR), Installed(slot))
-        effects.send(Address(self.node, Role.PROPOSER), Installed(slot))
+        effects.send(self._acceptor, Installed(slot))
+        effects.send(self._proposer, Installed(slot))
         self._told_progress = self._told_saved = slot
         self._fetched = True
         self._apply_what_is_chosen(effects)

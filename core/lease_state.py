@@ -435,7 +435,7 @@ class LeaseState:
 
     def plain(self) -> list[Any]:
         """Return the whole state as plain lists, numbers, strings and bytes: what a snapshot is made of."""
-        rows = [[to_list(record) for record in table.records()] for table in self.tables.values()]
+        rows = [list(map(to_list, table.records())) for table in self.tables.values()]
         return [to_list(self.header), *rows]
 
     @classmethod

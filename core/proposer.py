@@ -72,6 +72,9 @@ class Proposer:
         self.members = members
         self.peers = tuple(member for member in members if member != node)
         self.quorum = quorum(len(members))
+        self._acceptors = tuple([Address(member, Role.ACCEPTOR) for member in (*self.peers, node)])  # its own the last
+        self._proposers = tuple([Address(peer, Role.PROPOSER) for peer in self.peers])
+        self._learner = Address(node, Role.LEARNER)
         self.stage = Stage.FOLLOWER
         self.highest = promised  # the highest ballot seen anywhere
         self.applied_upto = applied_upto
@@ -156,7 +159,7 @@ class Proposer:
             self._follow(ballot, effects)
         self._heard = True
         self._suspected = False
-        effects.send(Address(self.node, Role.LEARNER), Watermark(ballot, heartbeat.chosen_upto))
+        effects.send(self._learner, Watermark(ballot, heartbeat.chosen_upto))
         effects.send(to, HeartbeatAnswer(ballot, self.node, self.applied_upto))
 
     def _follow(self, leader: Ballot, effects: Effects) -> None:
@@ -259,7 +262,7 @@ class Proposer:
         if promise.truncated_upto >= self._from_slot:
             # chosen slots that this node has not applied are forgotten there: it must catch up before it may lead
             self._fail(effects)
-            effects.send(Address(self.node, Role.LEARNER), Behind(promise.node, promise.truncated_upto))
+            effects.send(self._learner, Behind(promise.node, promise.truncated_upto))
             return
         for vote in promise.votes:
             found = self._found.get(vote.slot)
@@ -321,8 +324,9 @@ class Proposer:
             # leader of this ballot that they are chosen would have followers apply what they accepted from here
             self._fail(effects)
             return
-        for slot in [slot for slot in self._in_flight if slot <= self.applied_upto]:
-            del self._in_flight[slot]
+        if self._in_flight:
+            for slot in [slot for slot in self._in_flight if slot <= self.applied_upto]:
+                del self._in_flight[slot]
 
     def _propose(self, effects: Effects) -> None:
         while len(self._in_flight) < limits.WINDOW_SLOTS:
@@ -359,9 +363,8 @@ class Proposer:
 
     def _send_accept(self, slot: int, entry: bytes, effects: Effects) -> None:
         accept = Accept(self.ballot, slot, entry, self.applied_upto)
-        for peer in self.peers:
-            effects.send(Address(peer, Role.ACCEPTOR), accept)
-        effects.send(Address(self.node, Role.ACCEPTOR), accept)
+        for acceptor in self._acceptors:
+            effects.send(acceptor, accept)
 
     # --- time --------------------------------------------------------------------------------------------------------
 
@@ -423,8 +426,9 @@ class Proposer:
             return
         if self.now_ms >= self._heartbeat_at_ms:
             self._heartbeat_at_ms = self.now_ms + limits.HEARTBEAT_MS
-            for peer in self.peers:
-                effects.send(Address(peer, Role.PROPOSER), Heartbeat(self.ballot, self.applied_upto))
+            heartbeat = Heartbeat(self.ballot, self.applied_upto)
+            for proposer in self._proposers:
+                effects.send(proposer, heartbeat)
         for slot, (entry, first_sent_ms, sent_ms) in self._in_flight.items():
             if self.now_ms - sent_ms >= limits.RETRANSMIT_MS:
                 self._in_flight[slot] = (entry, first_sent_ms, self.now_ms)

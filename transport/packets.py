@@ -31,7 +31,7 @@ class BadMessage:
 
 def encode_packet(messages: Iterable[Any]) -> bytes:
     """Return the frame of messages between a client and a gateway, or of the feed."""
-    return dumps([VERSION, [to_list(message) for message in messages]])
+    return dumps([VERSION, list(map(to_list, messages))])
 
 
 def decode_packet(frame: bytes) -> list[Any]:
@@ -40,12 +40,12 @@ def decode_packet(frame: bytes) -> list[Any]:
     Raises:
         Malformed: the frame as a whole is no packet of this version.
     """
-    return [_message(item) for item in _items(_parts(frame, 2)[1])]
+    return list(map(_message, _items(_parts(frame, 2)[1])))
 
 
 def encode_peer_packet(sender: Sender, messages: Iterable[Any]) -> bytes:
     """Return the frame of messages between nodes."""
-    return dumps([VERSION, sender.cluster, sender.node, sender.incarnation, [to_list(message) for message in messages]])
+    return dumps([VERSION, sender.cluster, sender.node, sender.incarnation, list(map(to_list, messages))])
 
 
 def decode_peer_packet(frame: bytes) -> tuple[Sender, list[Any]]:
@@ -58,7 +58,7 @@ def decode_peer_packet(frame: bytes) -> tuple[Sender, list[Any]]:
     for number in (cluster, node, incarnation):
         if type(number) is not int or not 0 <= number <= INT_MAX:
             raise Malformed("a sender is named by three whole numbers")
-    return Sender(cluster, node, incarnation), [_message(item) for item in _items(items)]
+    return Sender(cluster, node, incarnation), list(map(_message, _items(items)))
 
 
 def split(messages: Sequence[Any], encode: Callable[[Sequence[Any]], bytes]) -> list[bytes]:
