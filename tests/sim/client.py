@@ -47,6 +47,7 @@ class SimClient:
         self.frames: list[tuple[str, bytes]] = []
         self.changes: list[tuple[str, bool]] = []
         self.planned_us: int | None = None
+        self.alarm_us: int | None = None  # the next event that looks whether it is to run
         self._turns = (0, 0)
         self.protocol = self._new_protocol()
         self.app = world.program(self)
@@ -97,7 +98,7 @@ class SimClient:
             self.world.connections.pop(link.connection.identity, None)
         self.links = {}
         self.frames, self.changes = [], []
-        self.planned_us = None
+        self.planned_us = self.alarm_us = None
 
     def start_again(self) -> None:
         """Be a new process with a new session."""
@@ -124,10 +125,21 @@ class SimClient:
         at_us = max(at_us, self.paused_until_us)
         if self.planned_us is None or at_us < self.planned_us:
             self.planned_us = at_us
+            self._set_alarm(at_us)
+
+    def _set_alarm(self, at_us: int) -> None:
+        if self.alarm_us is None or at_us < self.alarm_us:
+            self.alarm_us = at_us
             self.world.at(at_us, self._run, at_us, self.life)
 
     def _run(self, at_us: int, life: int) -> None:
-        if not self.alive or life != self.life or self.planned_us != at_us:
+        if not self.alive or life != self.life:
+            return
+        if self.alarm_us == at_us:
+            self.alarm_us = None
+        if self.planned_us is None or self.planned_us > at_us:  # it has run since, and sleeps longer now
+            if self.planned_us is not None:
+                self._set_alarm(self.planned_us)
             return
         self.planned_us = None
         if at_us < self.paused_until_us:

@@ -37,7 +37,7 @@ def endpoint(node: int) -> str:
 class Desk:
     """One role of a running node: its core, and what has arrived for it."""
 
-    __slots__ = ("busy", "core", "inbox", "patient", "planned_us", "pushed_us", "role", "waits", "wakes")
+    __slots__ = ("alarm_us", "busy", "core", "inbox", "patient", "planned_us", "role", "waits", "wakes")
 
     def __init__(self, role: Role, core: Any) -> None:
         self.role = role
@@ -48,7 +48,7 @@ class Desk:
         self.inbox: list[Any] = []
         self.busy = False  # a commit is under way
         self.planned_us: int | None = None
-        self.pushed_us = -1
+        self.alarm_us: int | None = None  # the next event that looks whether it is to run
 
 
 class SimLearner(Learner):
@@ -100,7 +100,7 @@ class Node:
     @property
     def leads(self) -> bool:
         """Whether it believes that it leads."""
-        return self.up and self.proposer.stage is Stage.LEADER
+        return self.up and self.desks[Role.PROPOSER].core.stage is Stage.LEADER
 
     # --- life and death ----------------------------------------------------------------------------------------------
 
@@ -197,14 +197,19 @@ class Node:
         if desk.busy or (desk.planned_us is not None and desk.planned_us <= at_us):
             return
         desk.planned_us = at_us
-        if desk.pushed_us != at_us:
-            desk.pushed_us = at_us
+        if desk.alarm_us is None or at_us < desk.alarm_us:
+            desk.alarm_us = at_us
             self.world.at(at_us, self._run, desk, at_us)
 
     def _run(self, desk: Desk, at_us: int) -> None:
-        if desk.pushed_us == at_us:
-            desk.pushed_us = -1
-        if desk.planned_us != at_us or desk.busy or self.desks.get(desk.role) is not desk:
+        if desk.alarm_us == at_us:
+            desk.alarm_us = None
+        if desk.planned_us is None or desk.busy or self.desks.get(desk.role) is not desk:
+            return
+        if desk.planned_us > at_us:  # it was woken since, and sleeps longer now
+            if desk.alarm_us is None:
+                desk.alarm_us = desk.planned_us
+                self.world.at(desk.planned_us, self._run, desk, desk.planned_us)
             return
         desk.planned_us = None
         if at_us < self.paused_until_us:

@@ -122,6 +122,8 @@ def run_seeds(
                 yield under_way.popleft().get()
         return
     collecting = gc.isenabled()
+    gc.collect()
+    gc.freeze()  # what is there before the first world need not be looked through after each
     gc.disable()
     try:
         for count, seed in enumerate(seeds):
@@ -129,6 +131,7 @@ def run_seeds(
             if count % COLLECT_EVERY == 0:
                 gc.collect()
     finally:
+        gc.unfreeze()
         if collecting:
             gc.enable()
 

@@ -41,8 +41,8 @@ class Bounded(Checker):
         # a name may stay closed, or be a semaphore that nobody has
         others = len(state.lapses) + len(state.semaphores.shelf)
         self._most("queues", len(state.claims.queues), len(claims) + others)
-        for session in sessions.values():
-            self._most("kept answers", len(session.replies), limits.REPLIES_PER_SESSION_MAX)
+        most_replies = max((len(session.replies) for session in sessions.values()), default=0)
+        self._most("kept answers", most_replies, limits.REPLIES_PER_SESSION_MAX)
         for claim in claims.values():
             if not claim.token and claim.session not in sessions:
                 raise self.fail(f"claim {claim.claim} waits, and its session has ended")
@@ -62,18 +62,18 @@ class Bounded(Checker):
             applied = sum(slot <= acceptor.applied_upto for slot in acceptor.votes)
             self._most(f"applied votes in the journal of node {node.number}", applied, retained)
         ahead = max(learner.watermark[1], self.world.referee.state.applied_upto) - learner.applied_upto + 20
-        for what, table in (
-            ("open votes", learner._open),
-            ("counted slots", learner._counts),
-            ("chosen", learner._chosen),
-        ):
-            self._most(what, len(table), ahead + len(acceptor.votes))
+        most = ahead + len(acceptor.votes)
+        self._most("open votes", len(learner._open), most)
+        self._most("counted slots", len(learner._counts), most)
+        self._most("chosen", len(learner._chosen), most)
 
     def client_turn(self, client: "SimClient") -> None:
         """Measure a client."""
         protocol = client.protocol
-        asked = len(client.app.open_calls) + len(protocol.leases)
-        self._most(f"calls of client {client.number}", len(protocol._calls.under_way()), 40 + 4 * asked)
+        under_way = len(protocol._calls.under_way())
+        if under_way > 40:
+            asked = len(client.app.open_calls) + len(protocol.leases)
+            self._most(f"calls of client {client.number}", under_way, 40 + 4 * asked)
 
     def finished(self) -> None:
         """Nothing is held or waited for any more, so nothing may be left."""
