@@ -26,7 +26,7 @@ from ..support.waiting import until
 
 pytestmark = pytest.mark.system
 
-TTL: Final = 1.5
+TTL: Final = 2.5
 LATE: Final = 3.0
 """After the ttl of a dead client the next one is served within this; idle machines need less than a tenth of it."""
 
