@@ -15,7 +15,7 @@ from lessor.cli.dispatch import main
 from .checkers.catalogue import ALL
 from .clock import MS, Clock
 from .options import Options, parse
-from .shrink import command, shrink
+from .shrink import OFF, command, shrink
 from .sometimes import EVERY
 from .swarm import run_seed
 
@@ -74,6 +74,11 @@ def test_options_are_read_as_they_are_told() -> None:
     assert parse("clients=1,loss=0.5,ttls_ms=100+300") == {"clients": 1, "loss": 0.5, "ttls_ms": (100, 300)}
     with pytest.raises(ValueError, match="no option"):
         parse("colour=red")
+
+
+@pytest.mark.parametrize("name", OFF)
+def test_each_thing_that_may_go_wrong_does_in_some_worlds_and_not_in_others(name: str) -> None:
+    assert {bool(getattr(Options.draw(Random(seed)), name)) for seed in range(200)} == {False, True}
 
 
 def test_the_line_that_reproduces_a_world_has_its_options() -> None:
