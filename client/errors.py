@@ -29,7 +29,7 @@ class AcquireTimeout(LessorError, TimeoutError):
 
 
 class Unavailable(LessorError, ConnectionError):
-    """No answer in time: no leader was reached, or its answer was lost. `indefinite` says which."""
+    """No answer in time. Indefinite: the request has left, so it may have had its effect, or may yet."""
 
     def __init__(self, text: str, *, indefinite: bool) -> None:
         """Say whether the request may have taken effect."""
@@ -38,7 +38,7 @@ class Unavailable(LessorError, ConnectionError):
 
 
 class ServiceBusy(LessorError):
-    """The service answered Busy until the time was up, or a limit of its state is reached; nothing was changed."""
+    """A limit of the service's state is reached; nothing was changed."""
 
 
 class LeaseLost(LessorError):
