@@ -100,7 +100,7 @@ class Node:
     @property
     def leads(self) -> bool:
         """Whether it believes that it leads."""
-        return self.up and self.desks[Role.PROPOSER].core.stage is Stage.LEADER
+        return self.up and self.proposer.stage is Stage.LEADER
 
     # --- life and death ----------------------------------------------------------------------------------------------
 
