@@ -18,6 +18,9 @@ from ..transport.waker import make_waker
 RARE_TURNS = 100
 """An actor that never sleeps looks at its monitors once in so many batches."""
 
+PATIENCE_MESSAGES = 100
+"""An actor that sleeps is woken by so many messages, even if each of them could wait."""
+
 
 class Envelope(Protocol):
     """Pykka's envelope: a message, and where to put the answer if one is wanted."""
@@ -27,13 +30,17 @@ class Envelope(Protocol):
 
 
 class Batch:
-    """All messages that had arrived when the actor looked; empty when only time has passed."""
+    """All messages that had arrived when the actor looked; empty when only time has passed.
 
-    __slots__ = ("message", "messages", "reply_to")
+    `error` is what kept the actor from looking: Pykka would let its thread end by that, and nobody would be told.
+    """
 
-    def __init__(self, messages: list[Any]) -> None:
+    __slots__ = ("error", "message", "messages", "reply_to")
+
+    def __init__(self, messages: list[Any], error: Exception | None = None) -> None:
         """Be envelope and message at once."""
         self.messages = messages
+        self.error = error
         self.message = self
         self.reply_to = None
 
@@ -44,6 +51,8 @@ class Inbox:
     def __init__(self) -> None:
         """Start with no socket, and with the wish to be woken at once, for a first look at the clock."""
         self.wake_at_ms: int | None = 0
+        self.patient: tuple[type, ...] = ()
+        """What need not wake the actor, and is found when something else does: a wake-up costs more than a message."""
         self._queue: deque[Envelope] = deque()
         self._waker = make_waker()
         self._asleep = False
@@ -52,6 +61,7 @@ class Inbox:
         self._looks: list[Callable[[], int]] = []
         self._look_at_ms: list[tuple[int, int]] = []
         self._turns_awake = 0
+        self._woken_by: list[Any] | None = None
         self._poller = zmq.Poller()
         self._poller.register(self._waker.fileno(), zmq.POLLIN)
         self._closed = False
@@ -76,7 +86,7 @@ class Inbox:
     def put(self, envelope: Envelope, /) -> None:
         """Add an envelope, and wake the actor if it sleeps and this is nothing that can wait."""
         self._queue.append(envelope)
-        if self._asleep:
+        if self._asleep and (type(envelope.message) not in self.patient or len(self._queue) > PATIENCE_MESSAGES):
             with self._ringing:  # not while it is closed: the number of its descriptor may be another file's by then
                 if not self._closed:
                     self._asleep = False
@@ -90,13 +100,20 @@ class Inbox:
         """Wait for messages, or for the time that the actor wants to be woken at, and return all there is."""
         if self._closed:
             return self._queue.popleft()
+        try:
+            return self._next()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the actor is to fail by it
+            return Batch([], error)
+
+    def _next(self) -> Envelope:
         while True:
             batch: list[Any] = []
             control = self._take_told(batch)
             if control is not None:
                 return control
+            woken_by, self._woken_by = self._woken_by, None
             for socket, reader in self._readers:
-                if readable(socket):
+                if readable(socket) if woken_by is None else socket in woken_by:
                     reader(batch)
             self._turns_awake += 1
             if self._turns_awake >= RARE_TURNS:
@@ -134,7 +151,8 @@ class Inbox:
         return None
 
     def _sleep(self, wait_ms: int | None) -> None:
-        for ready, _ in self._poller.poll(wait_ms):
+        self._woken_by = [ready for ready, _ in self._poller.poll(wait_ms)]
+        for ready in self._woken_by:
             if ready == self._waker.fileno():
                 self._waker.hush()
             elif any(ready is socket for socket, _ in self._rare):

@@ -139,6 +139,8 @@ class Shell(pykka.ThreadingActor):
 
     def on_receive(self, batch: Batch) -> None:
         """Step each message, commit once, then speak: nothing is audible before it is durable (P2)."""
+        if batch.error is not None:
+            raise batch.error
         core: Core = self.core
         writes: list[Any] = []
         sends: list[Send] = []
@@ -155,6 +157,7 @@ class Shell(pykka.ThreadingActor):
         if sends:
             self.speak(sends)
         self.inbox.wake_at_ms = getattr(core, "wake_at_ms", None)
+        self.inbox.patient = getattr(core, "patient", ())
 
     def on_stop(self) -> None:
         """Write what is left, and close what was opened."""

@@ -8,7 +8,7 @@ from ..core import limits
 from ..core.errors import Malformed
 from ..core.events import Event
 from .packets import decode_packet, encode_packet, payload
-from .sockets import Context, Socket, follow, monitor_connection, publisher, read_monitor, readable, subscriber
+from .sockets import Context, Socket, follow, monitor_connection, publisher, read_monitor, readable, send, subscriber
 
 _LEFT, _JOINED = b"\x00", b"\x01"
 
@@ -46,7 +46,7 @@ class FeedPublisher:
             packet = encode_packet([event])
             # what happens to a claim on several paths is told to the readers of each; one of all reads it several times
             for path in (event.path, *event.others):
-                self.socket.send_multipart([topic_of(event.namespace, path), packet], zmq.NOBLOCK)
+                send(self.socket, [topic_of(event.namespace, path), packet])
 
     def _look(self) -> None:
         """Take in which topics have got their first subscriber or have lost their last one.
@@ -55,10 +55,9 @@ class FeedPublisher:
         says of itself that a topic has no subscriber left, since a connection has ended: nobody silences the others.
         """
         for _ in range(limits.RECEIVE_BURST):
-            try:
-                told = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)[0]
-            except zmq.Again:
+            if not readable(self.socket):
                 return
+            told = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)[0]
             kind, topic = told.bytes[:1], told.bytes[1:]
             if kind == _JOINED and len(self._topics) < TOPICS_MAX:
                 self._topics.add(topic)

@@ -150,14 +150,14 @@ def read_events(monitor: Socket) -> list[tuple[int, int]]:
 
 def readable(socket: Socket) -> bool:
     """Return whether a message has arrived."""
-    return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+    return bool(int(socket.get(_EVENTS)) & _POLLIN)
 
 
 def arriving(socket: Socket, burst: int = limits.RECEIVE_BURST) -> Iterator[list[bytes]]:
     """Yield the multipart messages that have arrived, at most `burst`, each taken only when it is asked for."""
     try:
         for _ in range(burst):
-            yield socket.recv_multipart(zmq.NOBLOCK)
+            yield socket.recv_multipart(_NOBLOCK)
     except zmq.Again:
         pass
 
@@ -170,7 +170,9 @@ def receive(socket: Socket, burst: int = limits.RECEIVE_BURST) -> list[list[byte
 def send(socket: Socket, frames: list[bytes]) -> bool:
     """Send without waiting; False when the queue is full or nobody is connected: the packet is dropped."""
     try:
-        socket.send_multipart(frames, zmq.NOBLOCK, copy=True)
+        for frame in frames[:-1]:
+            socket.send(frame, _NOBLOCK_MORE)
+        socket.send(frames[-1], _NOBLOCK)
     except zmq.Again:
         return False
     return True

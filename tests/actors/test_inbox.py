@@ -11,7 +11,7 @@ import pytest
 from pykka._envelope import Envelope  # what Pykka puts into an inbox has no public name
 from pykka.messages import _ActorStop
 
-from lessor.actors.inbox import RARE_TURNS, Batch, Inbox
+from lessor.actors.inbox import PATIENCE_MESSAGES, RARE_TURNS, Batch, Inbox
 from lessor.actors.shell import now_ms
 from lessor.transport.sockets import Context, Socket, dealer, receive, router, send
 
@@ -124,6 +124,19 @@ def test_a_busy_socket_does_not_keep_out_what_was_told_nor_the_other_way_round(i
     assert [int(word) for word in got if isinstance(word, bytes)] == list(range(50))
 
 
+def test_an_actor_whose_socket_cannot_be_read_is_told_so(inbox: Inbox, context: Context) -> None:  # a role that fails
+    line = a_line(context)
+
+    def read(batch: list[Any]) -> None:
+        raise OSError(28, "No space left on device")
+
+    inbox.read_from(line.port, read)
+    line.say(b"hello")
+    got = inbox.get()
+    assert isinstance(got, Batch)
+    assert isinstance(got.error, OSError)
+
+
 # --- waking up -------------------------------------------------------------------------------------------------------
 
 
@@ -160,6 +173,26 @@ def test_a_packet_wakes_the_actor(inbox: Inbox, context: Context) -> None:
     getter = asleep(inbox)
     line.say(b"hello")
     assert messages(woken(getter)) == [b"hello"]
+
+
+def test_what_can_wait_is_found_by_an_actor_that_something_else_wakes(inbox: Inbox) -> None:
+    inbox.patient = (int,)
+    getter = asleep(inbox)
+    tell(inbox, 1, 2)
+    assert inbox._asleep, "woken for what can wait"
+    tell(inbox, "hello")
+    assert messages(woken(getter)) == [1, 2, "hello"]
+    tell(inbox, 3)
+    assert get_soon(inbox) == [3], "there before the actor fell asleep"
+
+
+def test_an_actor_that_sleeps_is_woken_when_much_has_come_that_can_wait(inbox: Inbox) -> None:  # P10
+    inbox.patient = (int,)
+    getter = asleep(inbox)
+    tell(inbox, *range(PATIENCE_MESSAGES))
+    assert inbox._asleep
+    tell(inbox, PATIENCE_MESSAGES)
+    assert messages(woken(getter)) == list(range(PATIENCE_MESSAGES + 1))
 
 
 def test_nothing_is_lost_or_reordered_when_several_threads_tell_a_sleepy_actor(inbox: Inbox) -> None:

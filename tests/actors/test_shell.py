@@ -237,6 +237,23 @@ def test_a_failure_anywhere_ends_the_role_and_the_node_hears_of_it_once(stage: S
     assert (stage.story.count("step"), len(stage.fatal)) == (steps, 1)
 
 
+def test_a_role_that_cannot_read_its_sockets_ends_the_node(stage: Stage) -> None:
+    class Reader(FakeShell):
+        def set_up(self) -> str:
+            self.inbox.look_with(self.look)
+            return super().set_up()
+
+        def look(self) -> int:
+            self.story.tell("read")
+            return 10
+
+    error = FullDisk("no space left on device")
+    stage.story.at["read"] = fail(error)
+    Reader.start(stage.fate, stage.story)
+    until(lambda: stage.fatal == [("fake", error)], "the end to be told", every=0.001)
+    until(lambda: stage.story.count("links closed"), "the role to close", every=0.001)
+
+
 def test_after_a_commit_that_failed_nothing_is_said(stage: Stage) -> None:  # P2
     stage.start()
     stage.story.at["commit"] = fail(FullDisk())

@@ -43,7 +43,7 @@ class Port:
             raise zmq.Again
         return self.frames.pop()
 
-    def send_multipart(self, *_: Any, **__: Any) -> None:
+    def send(self, *_: Any) -> None:
         """Take what is sent."""
 
 

@@ -37,8 +37,8 @@ STOP_TURNS = 10_000
 """Turns within which an actor that was asked to stop must have done so."""
 
 
-class Asleep(Exception):
-    """An actor would sleep now, for so many milliseconds or until it is woken; 0: it only makes room for others."""
+class Asleep(BaseException):
+    """No error: an actor would sleep now, for so many milliseconds or until it is woken; 0: only to let others in."""
 
     def __init__(self, wait_ms: int | None) -> None:
         """Say for how long."""
@@ -57,6 +57,7 @@ class SimSocket:
         self.node = node
         self.kind = kind
         self.arrived: deque[list[bytes]] = deque()
+        self.frames: list[bytes] = []  # of a message that has begun to be sent
         self.place: tuple[int, Role] | None = None  # where it listens, or whom it calls
         self.poller: SimPoller | None = None
         self.monitor: SimSocket | None = None
@@ -65,7 +66,7 @@ class SimSocket:
     def setsockopt(self, option: int, value: Any) -> None:
         """Take an option; that ZeroMQ keeps it is for tests/transport to see."""
 
-    def getsockopt(self, option: int) -> int:
+    def get(self, option: int) -> int:
         """Return whether there is something to read."""
         assert option == zmq.EVENTS
         return IN if self.arrived else OUT
@@ -94,10 +95,13 @@ class SimSocket:
         frames = self.arrived.popleft()
         return [*frames] if copy else [zmq.Frame(frame) for frame in frames]
 
-    def send_multipart(self, frames: list[bytes], flags: int = 0, *, copy: bool = True) -> None:
-        """Speak."""
+    def send(self, frame: bytes, flags: int = 0) -> None:
+        """Speak, once the last frame is there."""
         assert not self.closed, "a closed socket was spoken to"
-        self.node.speak(self, frames)
+        self.frames.append(frame)
+        if not flags & zmq.SNDMORE:
+            frames, self.frames = self.frames, []
+            self.node.speak(self, frames)
 
     def arrive(self, frames: list[bytes]) -> None:
         """Have something to read."""
