@@ -116,6 +116,8 @@ def measure_churn(cluster: LocalCluster, names: int) -> None:
     sizes: dict[int, list[int]] = {node: [] for node in cluster.nodes}
     for first in range(0, names, step):
         taken = client.ask((session, claim(f"name-{index}")) for index in range(first, min(first + step, names)))
+        refused = [answer.result for answer in taken if not isinstance(answer.result, ClaimStatus)]
+        assert not refused, f"after {first} names {len(refused)} claims failed: {refused[:3]}"
         client.ask((session, Release(answer.result.token)) for answer in taken)
         for node in cluster.nodes:
             sizes[node].append((cluster.data_of(node) / "leases.db").stat().st_size)
