@@ -9,6 +9,7 @@ from ..core.encoding import INT_MAX
 from ..core.errors import Malformed
 from ..core.gateway import Counters, FromClient, Gateway, NodeFacts
 from ..core.requests import Counter, Rejected, Request, StatusRequest
+from ..core.results import shortened
 from ..transport.packets import BadMessage, decode_packet, encode_packet, payload, split
 from ..transport.sockets import Socket, send
 from .links import Links
@@ -43,7 +44,7 @@ class GatewayShell(Shell):
                 messages = decode_packet(payload(frames))
             except Malformed as error:
                 self.links.tallies.complain("packets_malformed", f"from a client: {error}")
-                self._answer(connection, [Rejected(0, str(error)[:1000])])
+                self._answer(connection, [Rejected(0, shortened(str(error)))])
                 continue
             self.links.tallies.count("client_packets")
             self.links.tallies.count("client_messages", len(messages))
@@ -68,7 +69,7 @@ class GatewayShell(Shell):
         else:
             error = message.error if isinstance(message, BadMessage) else f"{type(message).__name__} is no request"
             self.links.tallies.complain("messages_malformed", f"from a client: {error}")
-            rejections.append(Rejected(_number_of(message), error[:1000]))
+            rejections.append(Rejected(_number_of(message), shortened(error)))
 
     def speak(self, sends: list[Send]) -> None:
         """Answer each client in one packet, or in as few as may be; tell the roles the rest."""

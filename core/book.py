@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from .events import Event
 from .records import ClaimRecord, StateHeader
 from .requests import Notice
-from .results import FAILURES, ClaimStatus, Failed, Result
+from .results import FAILURES, ClaimStatus, Failed, Result, shortened
+from .room import Room
 
 Key = tuple[str, tuple[str, ...]]
 """Namespace and path."""
@@ -23,12 +24,13 @@ class Outcome:
 class Book:
     """Numbers, the lease clock, events and notices."""
 
-    __slots__ = ("header", "outcome")
+    __slots__ = ("header", "outcome", "room")
 
     def __init__(self, header: StateHeader) -> None:
         """Go on with the numbers of this header."""
         self.header = header
         self.outcome = Outcome()
+        self.room = Room()
 
     @property
     def clock_ms(self) -> int:
@@ -105,4 +107,4 @@ class Book:
 
 def failed(code: str, detail: str = "") -> Failed:
     """Return the failure of this code, with its usual text or a better one."""
-    return Failed(code, detail or FAILURES[code])
+    return Failed(code, shortened(detail or FAILURES[code]))

@@ -47,7 +47,7 @@ from .commands import (
     UpdateSemaphore,
     Validate,
 )
-from .encoding import INT_MAX
+from .encoding import INT_MAX, encode
 from .errors import BadRequest
 from .resources import Mode, Resource, reduced
 from .results import LISTED
@@ -227,6 +227,9 @@ def _check_transaction(checks: tuple[Any, ...], steps: tuple[Any, ...]) -> None:
     touched = [touched_by(step) for step in steps]
     if len(dict.fromkeys(touched)) < len(touched):
         raise BadRequest("two steps of a transaction may not touch the same thing")
+    size = len(encode(Transact(checks, steps)))
+    if size > limits.TRANSACTION_BYTES_MAX:
+        raise BadRequest(f"a transaction has at most {limits.TRANSACTION_BYTES_MAX} bytes, not {size}")
 
 
 def check_part(part: Any, kinds: Any) -> None:

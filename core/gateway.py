@@ -19,7 +19,17 @@ from .errors import BadRequest
 from .learner import Applied, Summary
 from .messages import Leadership, Submit, Tick
 from .requests import Answer, Busy, Counter, Redirect, Rejected, Request, SessionStolen, StatusAnswer, StatusRequest
-from .results import FAILURES, SESSION_EXPIRED, SESSION_STOLEN, Failed, KeptAlive, Pong, Result, SessionOpened
+from .results import (
+    FAILURES,
+    SESSION_EXPIRED,
+    SESSION_STOLEN,
+    Failed,
+    KeptAlive,
+    Pong,
+    Result,
+    SessionOpened,
+    shortened,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +148,7 @@ class Gateway:
         try:
             check(request.operation)
         except BadRequest as error:
-            effects.send(connection, Rejected(request.number, str(error)))
+            effects.send(connection, Rejected(request.number, shortened(str(error))))
             return
         if isinstance(request.operation, Ping) and not request.operation.claims and request.session:
             self._take_sign(connection, request, effects)
@@ -154,6 +164,10 @@ class Gateway:
                 request.proof,
             )
         )
+        if len(command) > limits.BATCH_BYTES_MAX:  # no node could read an entry with it
+            reason = f"a command has at most {limits.BATCH_BYTES_MAX} bytes, not {len(command)}"
+            effects.send(connection, Rejected(request.number, reason))
+            return
         too_many = len(self._pending) >= limits.GATEWAY_IN_FLIGHT_MAX
         if too_many or self._pending_bytes + len(command) > limits.GATEWAY_IN_FLIGHT_BYTES_MAX:
             self.busy += 1
@@ -282,4 +296,5 @@ class Gateway:
             pins=summary.pins,
             registers=summary.registers,
             lapsed=summary.lapsed,
+            state_bytes=summary.state_bytes,
         )

@@ -92,6 +92,9 @@ HOLDER_BYTES_MAX: Final = 255
 DATA_BYTES_MAX: Final = 64 * 1024
 """Data kept with a claim. It is replicated, journalled and sent in snapshots; a lock service is no blob store."""
 
+DETAIL_BYTES_MAX: Final = 1024
+"""The reason that an answer gives, in words. One that names a long path is cut."""
+
 DESCRIPTION_BYTES_MAX: Final = 1024
 """A session's description, as in YDB's coordination service."""
 
@@ -123,6 +126,14 @@ REGISTERS_MAX: Final = 1_000_000
 
 NAMESPACES_MAX: Final = 10_000
 """Namespaces that were created. One that is only used leaves nothing behind and is not counted."""
+
+STATE_BYTES_MAX: Final = 512 * 1024 * 1024
+"""Bytes of all records: past it nothing is added to the state (`core/room.py`). Half of what a snapshot may have, as
+the other half is kept for what must not be refused: sessions, so that somebody can tidy up (100,000 with the longest
+descriptions are 150 megabytes), the answers to what they do, and the reasons of leases that are broken."""
+
+REPLIES_WHEN_FULL_MAX: Final = 16
+"""Answers kept of one session while the state is full: 200 megabytes, if all sessions have so many short ones."""
 
 LAPSED_MAX: Final = 1_000
 """Leases that ended by themselves or by an operator, and can still be read: enough to see what happened just now."""
@@ -193,7 +204,10 @@ BATCH_COMMANDS_MAX: Final = 512
 """Commands in one slot: beyond it the commit is no longer what costs."""
 
 BATCH_BYTES_MAX: Final = 512 * 1024
-"""Bytes of commands in one slot, so that an Accept stays well within one packet."""
+"""Bytes of commands in one slot, and so of one command, so that an Accept stays well within one packet."""
+
+TRANSACTION_BYTES_MAX: Final = 256 * 1024
+"""A transaction with all that it writes: half of what fits one slot. Only a transaction could be larger than that."""
 
 PROPOSER_QUEUE_MAX: Final = 20_000
 """Commands waiting at the proposer. The gateway answers Busy before it, so reaching it is a broken invariant."""

@@ -313,6 +313,7 @@ class Proposer:
     def _submit(self, submit: Submit) -> None:
         # the gateway hears of a lost leadership by message and answers its clients itself
         if self.stage is Stage.LEADER and submit.ballot == self.ballot:
+            assert all(len(command) <= limits.BATCH_BYTES_MAX for command in submit.commands), "the gateway bounds it"
             self._pending.extend(submit.commands)
             assert len(self._pending) <= limits.PROPOSER_QUEUE_MAX, "the gateway bounds what is in flight"
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
+from . import limits
 from .ballot import Ballot
 from .commands import Operation
 from .encoding import MaxBytes, MaxItems, wire
@@ -65,7 +66,7 @@ class Rejected:
     """The request is wrong in itself and had no effect."""
 
     number: int
-    reason: Annotated[str, MaxBytes(1024)]
+    reason: Annotated[str, MaxBytes(limits.DETAIL_BYTES_MAX)]
 
 
 @wire(115)
@@ -121,6 +122,7 @@ class StatusAnswer:
     pins: int = 0
     registers: int = 0
     lapsed: int = 0
+    state_bytes: int = 0
 
 
 @wire(119)

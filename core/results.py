@@ -92,13 +92,23 @@ class Released:
     """The grant of this token was held until now, and is no more."""
 
 
+def shortened(text: str) -> str:
+    """Return as much of a text as an answer has room for: it may name a path, which can be longer.
+
+    An answer that could be written and not be read would stop whoever reads it, from a snapshot or from the disk.
+    """
+    whole = text.encode()
+    most = limits.DETAIL_BYTES_MAX
+    return text if len(whole) <= most else whole[: most - len("…".encode())].decode(errors="ignore") + "…"
+
+
 @wire(69)
 @dataclass(frozen=True, slots=True)
 class Failed:
     """The command had no effect, for the reason `code` (one of `FAILURES`)."""
 
     code: Annotated[str, MaxBytes(64)]
-    detail: Annotated[str, MaxBytes(1024)]
+    detail: Annotated[str, MaxBytes(limits.DETAIL_BYTES_MAX)]
 
 
 @wire(70)
@@ -224,7 +234,10 @@ class DeadlockDetected:
 @wire(137)
 @dataclass(frozen=True, slots=True)
 class Register:
-    """What a register holds: `version` 0 is none. `token` is that of the grant under which it was written."""
+    """What a register holds: `version` 0 is none. `token` is that of the grant under which it was written.
+
+    The version is the revision of the write: it grows with each, and is never that of an earlier register of this name.
+    """
 
     version: int
     token: int
@@ -419,7 +432,7 @@ class Declined:
 
     part: Annotated[str, MaxBytes(8)]
     index: int
-    reason: Annotated[str, MaxBytes(1024)]
+    reason: Annotated[str, MaxBytes(limits.DETAIL_BYTES_MAX)]
 
 
 Result = (

@@ -23,7 +23,7 @@ from .pins import Pins
 from .queues import Queues
 from .registers import Registers
 from .resources import Mode
-from .results import Declined, Failed, NotHeld, Result, Transacted, VersionDiffers
+from .results import Declined, Failed, NotHeld, Result, Transacted, VersionDiffers, shortened
 from .semaphores import Semaphores
 
 
@@ -42,7 +42,7 @@ class Transactions:
         for index, item in enumerate(operation.checks):
             reason = self._unmet(item)
             if reason:
-                return Declined("check", index, reason)
+                return Declined("check", index, shortened(reason))
         for index, step in enumerate(operation.steps):
             refusal = self._refusal(step, operation.steps[:index])
             if refusal is not None:

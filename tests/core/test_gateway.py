@@ -400,6 +400,18 @@ def test_a_request_that_is_wrong_in_itself_is_rejected_with_the_reason(leader: D
     assert leader.submitted == []
 
 
+def test_p11_a_command_that_no_entry_of_the_log_has_room_for_is_refused(
+    leader: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BATCH_BYTES_MAX", 100)
+    [(connection, answer)] = leader.ask(request(3, operation=OpenSession(b"k" * 16, 10_000, "x" * 100)))
+    assert connection == ALICE
+    assert isinstance(answer, Rejected)
+    assert answer.number == 3
+    assert "at most 100 bytes" in answer.reason
+    assert leader.submitted == []
+
+
 # --- pushes ----------------------------------------------------------------------------------------------------------
 
 

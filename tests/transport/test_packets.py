@@ -173,7 +173,7 @@ BAD_MESSAGES: dict[str, tuple[Any, str]] = {
     "a field of another type": ([113, "5"], "Busy: expected a whole number"),
     "a negative number": ([113, -5], "Busy: expected a whole number"),
     "a number beyond all bounds": ([113, INT_MAX + 1], "Busy: expected a whole number"),
-    "a message where another belongs": ([110, 1, 2, 3, to_list(Busy(4))], "Request: Busy has no place here"),
+    "a message where another belongs": ([110, 1, 2, 3, to_list(Busy(4)), 0], "Request: Busy has no place here"),
 }
 
 
