@@ -4,6 +4,8 @@ A flow that asks for one claim after another stands still while it waits for one
 this: a claim enters all its queues together.
 """
 
+import itertools
+
 from . import limits
 from .claims import Claims
 from .records import ClaimRecord
@@ -25,30 +27,35 @@ class Deadlocks:
         """
         claims = self._claims
         own = (claim.session, claim.chain)
-        if not any(claims.all[other].token for other in claims.chains.get(own, ())):
+        oldest = itertools.islice(claims.chains.get(own, ()), limits.DEADLOCK_LOOK_MAX)
+        if not any(claims.all[other].token for other in oldest):
             return None  # who holds nothing is waited for by nobody
         came_from: dict[int, int] = {}
+        reached: dict[tuple[int, int], None] = {}
         waiting = [claim]
-        looked = 0
-        while waiting and looked < limits.DEADLOCK_LOOK_MAX:
+        left = limits.DEADLOCK_LOOK_MAX
+        while waiting and left >= 0:
             one = waiting.pop()
-            blockers = claims.queues_of(one.namespace).in_the_way(one.claim, one.resources, limits.DEADLOCK_LOOK_MAX)
-            for number in blockers or ():
-                looked += 1
+            blockers, looked = claims.queues_of(one.namespace).in_the_way(one.claim, one.resources, left)
+            left -= looked
+            for number in blockers:
                 blocker = claims.all.get(number)
-                if blocker is None or not blocker.chain or number in came_from:
+                if blocker is None or not blocker.chain:
                     continue
-                if one.watermark and not _observed(one, blocker):
-                    continue
-                came_from[number] = one.claim
                 chain = (blocker.session, blocker.chain)
+                if chain in reached or (one.watermark and not _observed(one, blocker)):
+                    continue
+                reached[chain] = None
+                came_from[number] = one.claim
                 if chain == own:
                     return self._circle(number, claim.claim, came_from)
-                for other in sorted(claims.chains.get(chain, ())):
+                latest = reversed(claims.chains.get(chain, {}))  # who stands still waits for what it asked for last
+                for other in itertools.islice(latest, max(0, left)):
                     next_one = claims.all[other]
+                    left -= 1 if next_one.token else len(next_one.resources)
                     if not next_one.token:
                         if other != number:
-                            came_from.setdefault(other, number)
+                            came_from[other] = number
                         waiting.append(next_one)
         return None
 

@@ -15,6 +15,9 @@ from .resources import ALL_UNITS, Mode, Resource
 
 Wants = OrderedDict[int, Resource]
 
+NOT_IN_THE_WAY = 0
+"""Stands for what was looked at in vain; no claim has this number."""
+
 
 class _Node:
     """One path. What is `below` lies under it and not on it."""
@@ -236,12 +239,16 @@ class Queues:
                         return count_max
         return len(found)
 
-    def in_the_way(self, claim: int, resources: tuple[Resource, ...], look_max: int) -> list[int] | None:
-        """Return who keeps this claim from being granted, by number; None if more than `look_max` were looked at."""
-        if sum(self._crowd(resource.path) for resource in resources) > look_max:
-            return None
-        found = {other: None for resource in resources for other in self._conflicts(claim, resource)}
-        return sorted(found)
+    def in_the_way(self, claim: int, resources: tuple[Resource, ...], look_max: int) -> tuple[list[int], int]:
+        """Return who keeps this claim from being granted, by number, and at how many was looked to know it.
+
+        Nobody is named when there are more than `look_max`: which of them a node meets first is not the same on all.
+        """
+        looks = (look for resource in resources for look in self._conflicts(claim, resource))
+        looked = list(itertools.islice(looks, look_max + 1))
+        found = dict.fromkeys(looked if len(looked) <= look_max else ())
+        found.pop(NOT_IN_THE_WAY, None)
+        return sorted(found), len(looked)
 
     def first_in_the_way(self, claim: int, resources: tuple[Resource, ...]) -> int:
         """Return one that keeps this claim from being granted; 0 if only what lies below its paths does.
@@ -326,26 +333,12 @@ class Queues:
         created = self.limits.get(resource.path)
         return created or resource.limit or (self._limit(node) if node.capped else ALL_UNITS)
 
-    def _crowd(self, path: tuple[str, ...]) -> int:
-        """Return how many claims there are, at most, to be looked at for a path: the same number on every node."""
-        crowd = 0
-        node = self._root
-        for segment in path:
-            crowd += len(node.held) + len(node.waiting)
-            child = node.children.get(segment)
-            if child is None:
-                return crowd
-            node = child
-        below = node.below_held + sum(itertools.islice(node.below_waiting.values(), limits.DEADLOCK_LOOK_MAX + 1))
-        return crowd + len(node.held) + len(node.waiting) + below + node.below_observers
-
     def _conflicts(self, claim: int, resource: Resource) -> Iterator[int]:
-        """Yield who overlaps the resource and keeps the claim from it."""
+        """Yield who overlaps the resource and keeps the claim from it, and a 0 for whatever else is looked at."""
         shares = resource.mode == Mode.READ
         node = self._root
         for segment in resource.path:
-            yield from (other for other, has in node.held.items() if not (shares and has.mode == Mode.READ))
-            yield from itertools.takewhile(lambda other: other < claim, node.waiting)
+            yield from _conflicts_on(node, claim, shares=shares)
             child = node.children.get(segment)
             if child is None:
                 return
@@ -463,10 +456,18 @@ def _observers(node: _Node) -> Iterator[int]:
             yield from _observers(child)
 
 
+def _conflicts_on(node: _Node, claim: int, *, shares: bool) -> Iterator[int]:
+    yield from (NOT_IN_THE_WAY if shares and has.mode == Mode.READ else other for other, has in node.held.items())
+    yield from itertools.takewhile(lambda other: other < claim, node.waiting)
+
+
 def _conflicts_below(node: _Node, claim: int, *, shares: bool) -> Iterator[int]:
+    if not node.below_held and _first(node.below_waiting) > claim:
+        return
     for child in node.children.values():
-        yield from (other for other, has in child.held.items() if not (shares and has.mode == Mode.READ))
-        yield from itertools.takewhile(lambda other: other < claim, child.waiting)
+        if not child.held and _first(child.waiting) > claim:
+            yield NOT_IN_THE_WAY
+        yield from _conflicts_on(child, claim, shares=shares)
         yield from _conflicts_below(child, claim, shares=shares)
 
 

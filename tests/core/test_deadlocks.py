@@ -172,3 +172,46 @@ def test_a_crowd_is_not_searched_for_ever(monkeypatch: pytest.MonkeyPatch) -> No
         flows.take(0, "b", chain=0)
     flows.take(0, "b")
     assert phase(flows.take(1, "a")) == ClaimPhase.WAITING, "too many stand in the way; it ends by a timeout"
+
+
+class Counted(dict[int, Any]):
+    """Claims that count how often one of them is looked at."""
+
+    looks = 0
+
+    def __getitem__(self, number: int) -> Any:
+        self.looks += 1
+        return super().__getitem__(number)
+
+    def get(self, number: int, default: Any = None) -> Any:
+        self.looks += 1
+        return super().get(number, default)
+
+
+@pytest.mark.parametrize("waiting", ["in the flow that is in the way", "in the flow that asks"])
+def test_a_flow_with_many_claims_is_searched_once_and_its_claims_count(
+    waiting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:  # P10
+    monkeypatch.setattr(limits, "DEADLOCK_LOOK_MAX", 50)
+    flows = Flows(3)
+    flows.take(2, "q", chain=0)
+    for place in range(30 if "way" in waiting else 0):
+        flows.take(0, Resource(("p", str(place))))
+    for place in range(120):
+        flows.take(0, Resource(("q", str(place))))
+    flows.take(1, "r")
+    asking = 1 if "way" in waiting else 0
+    claims = flows.leases.state.claims
+    claims.all = Counted(claims.all)
+    asked = Claim("n", (Resource(("p" if asking else "q",)),), "flow", b"", 0, FOREVER, False, 0, 1)
+    assert phase(flows.leases.ask(flows.sessions[asking], asked)) == ClaimPhase.WAITING
+    assert claims.all.looks <= 2 * 50 + 10, "each claim is looked at for itself, and as one that is in the way"
+
+
+def test_a_circle_through_a_flow_of_which_many_claims_are_in_the_way_is_found() -> None:
+    flows = Flows(2)
+    for place in range(60):
+        flows.take(0, Resource(("p", str(place))))
+    flows.take(1, "x")
+    flows.take(0, "x")
+    assert named(flows.take(1, "p")) == [("flow 0", "p"), ("flow 1", "x")]

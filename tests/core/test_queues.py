@@ -116,7 +116,21 @@ def test_a_queue_of_a_thousand_is_looked_at_by_its_head_alone() -> None:
     assert len(list(queues.may_be_ready((Resource(("a",)),)))) == 2, "one in each queue"
     assert queues.ahead(1001, (Resource(("a",)),), 1000) == 999
     assert queues.ahead(1001, (Resource(("a",)),), 10) == 10
-    assert queues.in_the_way(1001, (Resource(("a",)),), 100) is None, "there are more than it was to look at"
+    assert queues.in_the_way(1001, (Resource(("a",)),), 100) == ([], 101), "there are more than it was to look at"
+    assert queues.in_the_way(2, (Resource(("a",)),), 100) == ([1], 1), "nobody looks at those behind"
+
+
+def test_whoever_is_looked_at_in_vain_counts_as_looked_at() -> None:  # P10
+    queues = Queues()
+    for number in range(1, 51):
+        queues.hold(number, (Resource(("a",), R),), waited=False)
+    queues.wait(51, (Resource(("a",)),))
+    for number in range(52, 102):
+        queues.wait(number, (Resource(("a", str(number)), R),))
+    assert queues.in_the_way(60, (Resource(("a", "60"), R),), 100) == ([51], 51), "readers do not keep each other"
+    assert queues.in_the_way(60, (Resource(("a", "60"), R),), 50) == ([], 51)
+    queues.hold(102, (Resource(("a", "b", "c"), R),), waited=False)
+    assert queues.in_the_way(51, (Resource(("a",), R),), 100) == ([], 50 + 2), "the paths below, whoever is there"
 
 
 def test_siblings_are_not_in_each_others_way() -> None:

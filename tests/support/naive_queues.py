@@ -130,7 +130,7 @@ class Side:
         blockers = self.naive.in_the_way(wish.number, wish.resources)
         ready = self.queues.ready(wish.number, wish.resources)
         assert ready == (not blockers), f"{wish} is kept from it by {blockers}"
-        assert self.queues.in_the_way(wish.number, wish.resources, 1000) == blockers
+        assert self.queues.in_the_way(wish.number, wish.resources, 1000)[0] == blockers
         first = self.queues.first_in_the_way(wish.number, wish.resources)
         assert first in blockers or not first, f"{first} is in nobody's way"
         if blockers and not first:
