@@ -88,7 +88,8 @@ class BaseLease:
     def state(self) -> LeaseState:
         """HELD, JEOPARDY (held, but less than a third of its ttl is left unrenewed), LOST or RELEASED: as of now.
 
-        RELEASED also while a transaction is under way that may release it; should that be declined, it is held again.
+        RELEASED also while a request of this client is under way that may end it, such as a transaction; should that be
+        declined, it is held again.
         """
         state = self._record.state
         if self._record.laid_down and not self._record.over:

@@ -3,7 +3,8 @@
 Laws it keeps:
 - a lease is lost no later than its deadline on this client's own clock, whatever the network does (P8);
 - each loss has its reason, and is told first thing after a suspend or a stall that ran over the deadline;
-- a lease that a transaction may release is not held while that is open, but its deadline and its loss still count.
+- a lease that this client may just have ended, as by a transaction, is not held while that is open; its deadline and
+  its loss still count.
 """
 
 from collections.abc import Callable, Iterable
@@ -77,6 +78,14 @@ class Leases:
     def find(self, token: int) -> LeaseRecord | None:
         """Return the lease of a token, held or laid down."""
         return self.held.get(token) or self._laid_down.get(token)
+
+    def on(self, namespace: str, path: tuple[str, ...] | None = None) -> list[int]:
+        """Return the tokens of the leases in a namespace, or of those on one path of it."""
+        return [
+            lease.token
+            for lease in self.every()
+            if lease.namespace == namespace and (path is None or any(each.path == path for each in lease.resources))
+        ]
 
     def add(self, lease: LeaseRecord, max_hold_ms: int, progress_ms: int) -> None:
         """Begin to hold a lease."""
@@ -195,7 +204,7 @@ class Leases:
             self.end(lease, LeaseState.LOST, why, loss)
 
     def lay_down(self, tokens: Iterable[int]) -> list[LeaseRecord]:
-        """Count these leases as not held while it is open whether a transaction has released them; return them."""
+        """Count these leases as not held while it is open whether this client has ended them; return them."""
         laid_down: list[LeaseRecord] = []
         for token in dict.fromkeys(tokens):
             lease = self.held.pop(token, None) or self._laid_down.get(token)
@@ -206,14 +215,23 @@ class Leases:
                 self.wake_for(lease)
         return laid_down
 
-    def take_up(self, laid_down: Iterable[LeaseRecord], *, released: bool, vanished: int = 0) -> None:
-        """Learn what has become of leases that were laid down: of all of them, and that one was not held (a token)."""
+    def take_up(self, laid_down: Iterable[LeaseRecord], *, released: bool, vanished: int = 0, broken: str = "") -> None:
+        """Learn what has become of leases that were laid down.
+
+        Args:
+            laid_down: by one call of `lay_down`.
+            released: whether all of them have ended.
+            vanished: the token of one that was not held.
+            broken: why they have ended, if not by a release.
+        """
         for lease in laid_down:
             lease.laid_down -= 1
             lease.vanished = lease.vanished or lease.token == vanished
-            if released:
+            if released and broken:
+                self.end(lease, LeaseState.LOST, broken, Loss.BROKEN)
+            elif released:
                 self.end(lease, LeaseState.RELEASED, "released")
-            elif not lease.over and not lease.laid_down:  # by another transaction that is under way
+            elif not lease.over and not lease.laid_down:  # by another request that is under way
                 del self._laid_down[lease.token]
                 self.held[lease.token] = lease
                 if lease.vanished:

@@ -21,23 +21,20 @@ from ..core.commands import (
     Ping,
     Release,
     Renew,
-    TokenHeld,
-    Transact,
 )
 from ..core.errors import LessorError
 from ..core.requests import Notice
 from ..core.results import (
     Cancelled,
     ClaimPhase,
-    Declined,
     NotHeld,
     Pong,
     SessionOpened,
-    Transacted,
 )
-from .acquiring import WITHDRAW_GRACE_MS, Acquiring
+from .acquiring import WITHDRAW_GRACE_MS
 from .calls import Call, Calls, Hooks, Packet
 from .clock import Anchor
+from .ends import Ends
 from .errors import ClientClosed, ServiceBusy, Unavailable
 from .heritage import Attaching, Heritage, SessionTicket, parted
 from .leases import NOT_HELD, Leases
@@ -58,7 +55,7 @@ class _Session:
     ticket: SessionTicket
 
 
-class Protocol(Acquiring):
+class Protocol(Ends):
     """A client of the service, as a function of messages and time."""
 
     def __init__(
@@ -195,14 +192,6 @@ class Protocol(Acquiring):
 
         self.call(Release(token), done, None)
 
-    def release_token(self, token: int, on_done: Callable[[Any], None], deadline_ms: int | None) -> None:
-        """Give back the grant of a token, which may well be that of a lease of this client (P3)."""
-        lease = self._leases.find(token)
-        if lease is not None:
-            self.release(lease, on_done, deadline_ms)
-        else:
-            self.call(Release(token), on_done, deadline_ms)
-
     def _give_up(self, lease: LeaseRecord) -> None:
         """Give back what was lost here, but not what somebody else has taken over; without its session it ends."""
         if self._is_of_this_session(lease):
@@ -227,24 +216,6 @@ class Protocol(Acquiring):
             self.call(operation, on_done, None)  # to wait for a session is to wait
         elif not self.closed:
             self._calls.begin_later(Call(operation, on_done, None))
-
-    def transact(self, operation: Transact, on_done: Callable[[Any], None], deadline_ms: int | None) -> None:
-        """Begin a transaction. Leases of this client that it may release are not held from now on (P3).
-
-        Only when it is certain that nothing was carried out are they held again.
-        """
-
-        def done(result: Any) -> None:
-            declined = isinstance(result, Declined) or (isinstance(result, LessorError) and not result.indefinite)
-            vanished = _not_held(operation, result) if isinstance(result, Declined) else 0
-            self._leases.take_up(laid_down, released=not declined, vanished=vanished)
-            if not declined and not isinstance(result, Transacted):
-                for lease in laid_down:
-                    self._give_back(lease.token)
-            on_done(result)
-
-        laid_down = self._leases.lay_down(step.token for step in operation.steps if isinstance(step, Release))
-        self.call(operation, done, deadline_ms)
 
     def renew(self, lease: LeaseRecord, ttl_ms: int, on_done: Callable[[Any], None], deadline_ms: int | None) -> None:
         """Extend a lease to `ttl_ms` from now at least (0: by its own ttl)."""
@@ -552,13 +523,6 @@ class Protocol(Acquiring):
             self.session.expires_at_ms = max(self.session.expires_at_ms, pong.expires_at_ms)
             for status in pong.claims:
                 self._claim_status(status)
-
-
-def _not_held(operation: Transact, declined: Declined) -> int:
-    """Return the token of which a transaction was told that it is not held, 0 if it was declined for something else."""
-    items: tuple[Any, ...] = operation.checks if declined.part == "check" else operation.steps
-    item = items[declined.index] if declined.index < len(items) else None
-    return item.token if isinstance(item, TokenHeld | Release) else 0
 
 
 def _ignore(_: Any) -> None:

@@ -55,7 +55,7 @@ class LeaseRecord:
     on_change: Callable[["LeaseRecord"], None] | None = None
 
     resources: tuple[Resource, ...] = ()
-    laid_down: int = 0  # so many transactions are under way that may release it
+    laid_down: int = 0  # so many requests of this client are under way that may end it
     vanished: bool = False  # the service has said meanwhile that it is not held
 
     @property

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from ..core import limits
 from ..core.checks import check
-from ..core.commands import Describe, ListClaims, Operation, Release, Transact, Validate
+from ..core.commands import Describe, ListClaims, Operation, Release, Validate
 from ..core.resources import Mode, Resource
 from ..core.results import FREE, ClaimPage, Denied, Released, Valid
 from .asks import Ask, T
@@ -443,8 +443,7 @@ class Client(BaseClient, Model, Recipes, Watches):
     def _ask(self, operation: Operation) -> Any:
         check(operation)
         protocol = self._caller.protocol
-        begin: Callable[..., Any] = protocol.transact if isinstance(operation, Transact) else protocol.call
-        return self._caller.ask(lambda done, deadline: begin(operation, done, deadline))
+        return self._caller.ask(lambda done, deadline: protocol.ask(operation, done, deadline))
 
     def _resume(self, ticket: Ticket, terms: Terms, *, adopt: bool) -> LeaseRecord:
         def begin(done: Callable[[Any], None], deadline_ms: int) -> Resuming:

@@ -53,6 +53,19 @@ def test_only_the_holder_s_lease_is_extended_checked_or_revoked(client: Client) 
     assert client.claim(("model", "x"), "unit/1", 5) > token, "P5"
 
 
+def test_a_lease_that_its_own_client_revokes_by_its_holder_is_not_held_any_more(client: Client) -> None:  # P3
+    lease = client.acquire("own", holder="me")
+    assert client.revoke("own", "me")
+    assert (lease.held, lease.state) == (False, lessor.LeaseState.RELEASED)
+    assert not client.revoke("own", "me")
+
+
+def test_a_lease_that_its_own_client_ends_by_force_is_not_held_any_more(client: Client) -> None:  # P3
+    lease = client.acquire("forced")
+    client.break_lease(lease.token, "in the way")
+    assert (lease.held, lease.lost_reason, lease.loss) == (False, "in the way", lessor.Loss.BROKEN)
+
+
 def test_the_awaited_face_does_the_same(endpoints: str) -> None:
     async def story() -> None:
         async with lessor.aio.connect(endpoints) as client:
@@ -61,6 +74,9 @@ def test_the_awaited_face_does_the_same(endpoints: str) -> None:
             with pytest.raises(lessor.ClaimDenied):
                 await client.claim("awaited", "b", 5)
             assert await client.revoke("awaited", "a")
+            lease = await client.acquire("awaited", holder="me")
+            assert await client.revoke("awaited", "me")
+            assert not lease.held, "P3"
 
     asyncio.run(story())
 
