@@ -106,7 +106,10 @@ class Guard:
         return self._noting() if self._suspects else arriving(self.socket)
 
     def look(self) -> int:
-        """Look at what the connections have sent; return after how many milliseconds to look again."""
+        """Look at what the connections have sent; return after how many milliseconds to look again.
+
+        Not while messages are taken from `arriving`: it would not note whose they are, if a suspect is found now.
+        """
         began = time.thread_time_ns()
         for event, value in read_events(self._monitor):
             if event == zmq.EVENT_ACCEPTED:
@@ -147,8 +150,7 @@ class Guard:
             return []
         if not self._round:
             self._round = list(self._book)
-        some = self._round[-ROUND_CONNECTIONS:]
-        del self._round[-ROUND_CONNECTIONS:]
+        some, self._round = self._round[:ROUND_CONNECTIONS], self._round[ROUND_CONNECTIONS:]
         some += self._again
         self._again = []
         some += [number for number, _ in self._epoll.poll(0, LOOK_CONNECTIONS)]
