@@ -203,6 +203,8 @@ class Claims:
             claim.chain = 0  # which of the new owner's flows of control has it now is not known
             if not claim.ttl_ms:  # it lives with its new session, even if it was overdue and kept by a pin
                 claim.detached, claim.ends_at_ms = False, claim.hold_until_ms
+                if claim.hold_until_ms > self._book.clock_ms:
+                    self._deadlines.add(claim.hold_until_ms, LEASE_ENDS, claim.claim)
             self.changed[claim.claim] = None
             self._book.emit_claim("adopted", claim, expires_at_ms=self.expires_at_ms(claim))
         return self.status(claim)
@@ -222,6 +224,7 @@ class Claims:
                 queues.shrink(claim.claim, before, after, held=held)
         claim.resources = smaller
         if operation.new_data:
+            self._book.room.taken += len(operation.data) - len(claim.data)
             claim.data = operation.data
         if not held and operation.wait_ms not in (KEEP, 0):
             claim.ends_at_ms = 0 if operation.wait_ms == FOREVER else self._book.clock_ms + operation.wait_ms
@@ -272,6 +275,7 @@ class Claims:
 
     def _take_in(self, claim: ClaimRecord) -> None:
         self.all[claim.claim] = claim
+        self._book.room.take(claim)
         self.numbers.append(claim.claim)
         self._namespaces.count_claim(claim.namespace, 1)
         if claim.session:
@@ -302,6 +306,7 @@ class Claims:
             claim, ClaimStatus(number, ClaimPhase.GONE, claim.token, 0, 0, why=why or kind) if notify else None
         )
         del self.all[number]
+        self._book.room.give(claim)
         self._namespaces.count_claim(namespace, -1)
         self.changed[number] = None
         self._book.emit_claim(kind, claim, why=why)
@@ -421,8 +426,8 @@ class Claims:
             expired = kind == "session_expired"
             if claim.detached or (expired and (claim.ttl_ms or self._pins.pinned(claim))):
                 self._leave_session(claim, None)
-                if not claim.ends_at_ms:
-                    claim.ends_at_ms = self._book.clock_ms  # overdue from now on, and kept by its pin
+                if not claim.ttl_ms:  # overdue from now on, and kept by its pin, however long it might have been held
+                    claim.ends_at_ms = min(claim.ends_at_ms or self._book.clock_ms, self._book.clock_ms)
                 claim.detached, claim.session = True, 0
                 self.changed[claim.claim] = None
             else:

@@ -6,6 +6,7 @@ import pytest
 
 from lessor.core import limits
 from lessor.core.commands import Adopt, Claim, ListRecords, Pin, Unpin
+from lessor.core.lease_state import LeaseState
 from lessor.core.resources import Resource
 from lessor.core.results import Done, Failed, RecordPage
 
@@ -102,6 +103,37 @@ def test_a_pinned_lease_of_a_session_that_is_gone_ends_with_its_pin() -> None:
     desk.after(1000)
     desk.unpin("e")
     assert desk.holder("x") is None
+
+
+def held_for_long_by_one_whose_session_is_gone() -> Desk:
+    """`x` may be held for an hour, by nobody's leave but that of a session that has expired, and of a pin."""
+    desk = Desk()
+    gone = desk.session(timeout_ms=1000)
+    desk.ask(gone, Claim("default", (Resource(("x",)),), "carl", b"", 0, 0, detached=False, max_hold_ms=3_600_000))
+    desk.pin("machine-1")
+    desk.after(5000)
+    assert desk.holding_token("x") == 1
+    return desk
+
+
+def test_a_pinned_lease_without_a_ttl_whose_session_is_gone_ends_with_its_pin_though_it_might_be_held_longer() -> None:
+    desk = held_for_long_by_one_whose_session_is_gone()
+    desk.unpin("machine-1")
+    assert desk.holder("x") is None
+
+
+def test_p1_one_that_is_adopted_may_be_held_as_long_as_before_on_a_node_that_was_restored_too() -> None:
+    desk = held_for_long_by_one_whose_session_is_gone()
+    twin = Leases(LeaseState.restore(desk.state.snapshot()))
+    twin.last_number = desk.last_number
+    for leases in (desk, twin):
+        leases.ask(desk.ben, Adopt(1))
+        leases.ask(desk.anna, Unpin("default", ("x",), "machine-1"))
+        for _ in range(9):
+            leases.after(400_000)
+            leases.ping(desk.ben)
+    assert twin.state.snapshot() == desk.state.snapshot()
+    assert desk.holder("x") is None, "an hour is over"
 
 
 def test_a_pin_holds_nobody_who_wants_to_go() -> None:

@@ -425,7 +425,8 @@ class ClaimsModel:
             self.end(wish, "cancelled")
         for wish in [wish for wish in mine if wish.token]:
             if wish.detached or (expired and (wish.ttl_ms or self.pinned(wish))):
-                wish.ends_at_ms = wish.ends_at_ms or self.clock_ms
+                if not wish.ttl_ms:
+                    wish.ends_at_ms = min(wish.ends_at_ms or self.clock_ms, self.clock_ms)
                 wish.detached, wish.session = True, 0
             else:
                 released += 1
