@@ -95,13 +95,16 @@ class DeadlockDetected(Refused):
     """Not queued: those in `circle` all wait for each other, and this claim would have closed the circle.
 
     Each link says who holds which path under which token (0: it waits itself); the last one is the asking client's own.
+    Of a circle too large to tell, so many links before the first are `left_out`.
     """
 
-    def __init__(self, circle: tuple[ChainLink, ...]) -> None:
+    def __init__(self, circle: tuple[ChainLink, ...], left_out: int = 0) -> None:
         """Name the circle."""
-        links = " <- ".join(f"{'/'.join(link.path)!r} of {link.holder}" for link in circle)
-        super().__init__(f"this would wait for ever: {links}")
+        links = [f"{'/'.join(link.path)!r} of {link.holder}" for link in circle]
+        links[:0] = [f"{left_out} more"] if left_out else []
+        super().__init__(f"this would wait for ever: {' <- '.join(links)}")
         self.circle = circle
+        self.left_out = left_out
 
 
 _ERRORS: Final[dict[str, type[LessorError]]] = {
@@ -141,8 +144,8 @@ def refused(result: Any) -> Any:
             raise VersionConflict(version)
         case results.Declined(part, index, reason):
             raise TransactionDeclined(part, index, reason)
-        case results.DeadlockDetected(circle):
-            raise DeadlockDetected(circle)
+        case results.DeadlockDetected(circle, left_out):
+            raise DeadlockDetected(circle, left_out)
         case Failed():
             raise refusal(result)
         case _:

@@ -11,6 +11,8 @@ from .claims import Claims
 from .records import ClaimRecord
 from .results import ChainLink, DeadlockDetected
 
+NAME_FRAME_BYTES = 3
+
 
 class Deadlocks:
     """Finds the circle that a claim would close."""
@@ -61,13 +63,18 @@ class Deadlocks:
 
     def _circle(self, last: int, first: int, came_from: dict[int, int]) -> DeadlockDetected:
         links: list[ChainLink] = []
-        number = last
+        number, size, left_out = last, 0, 0
         while number != first:
             claim = self._claims.all[number]
             if claim.token or not links:
-                links.append(ChainLink(claim.holder, claim.namespace, claim.resources[0].path, claim.token))
+                link = ChainLink(claim.holder, claim.namespace, claim.resources[0].path, claim.token)
+                size += sum(len(name.encode()) + NAME_FRAME_BYTES for name in (link.holder, link.namespace, *link.path))
+                if not links or (size <= limits.CIRCLE_BYTES_MAX and len(links) < limits.CIRCLE_LINKS_MAX):
+                    links.append(link)
+                else:
+                    left_out += 1
             number = came_from[number]
-        return DeadlockDetected(tuple(reversed(links[: limits.CIRCLE_LINKS_MAX])))
+        return DeadlockDetected(tuple(reversed(links)), left_out)
 
 
 def _observed(observer: ClaimRecord, other: ClaimRecord) -> bool:

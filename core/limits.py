@@ -163,6 +163,9 @@ is usual; with the longest paths that there may be all of them are less than 100
 CIRCLE_LINKS_MAX: Final = 100
 """Links of a circle that an answer names: it is kept for retries, and nobody reads more of them."""
 
+CIRCLE_BYTES_MAX: Final = 4096
+"""Bytes of the names in these links, or of one link alone. A hundred of the longest paths would be half a megabyte."""
+
 EVENT_PAGE_MAX: Final = 500
 """Events in one answer; more are asked for page by page."""
 

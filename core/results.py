@@ -226,9 +226,13 @@ class ChainLink:
 @wire(136)
 @dataclass(frozen=True, slots=True)
 class DeadlockDetected:
-    """Not queued: the wait would never have ended, since those in the circle all wait for each other."""
+    """Not queued: the wait would never have ended, since those in the circle all wait for each other.
+
+    The last link is the one who asked. Of a circle too large to tell, so many links before the first are `left_out`.
+    """
 
     circle: Annotated[tuple[ChainLink, ...], MaxItems(limits.CIRCLE_LINKS_MAX)]
+    left_out: int = 0
 
 
 @wire(137)

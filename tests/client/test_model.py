@@ -16,6 +16,8 @@ import pytest
 import lessor
 from lessor import LeaseState, Loss
 from lessor.actors.embedded import Embedded
+from lessor.client.refusals import refused
+from lessor.core.results import ChainLink, DeadlockDetected
 
 KILLED = """
 import os, sys, lessor
@@ -490,6 +492,13 @@ def _circle_of_threads(client: lessor.Client, looker: lessor.Client) -> Any:
             client.acquire("b")
     thread.join(20)
     return caught
+
+
+def test_a_circle_too_large_to_tell_says_how_much_of_it_is_left_out() -> None:
+    own = ChainLink("me", "n", ("a", "b"), 1)
+    with pytest.raises(lessor.DeadlockDetected, match="for ever: 7 more <- 'a/b' of me") as caught:
+        refused(DeadlockDetected((own,), 7))
+    assert (caught.value.circle, caught.value.left_out) == ((own,), 7)
 
 
 def test_deadlocks_are_not_looked_for_otherwise(play: Any) -> None:

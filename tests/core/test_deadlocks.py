@@ -6,6 +6,7 @@ import pytest
 
 from lessor.core import limits
 from lessor.core.commands import FOREVER, Adopt, Claim
+from lessor.core.encoding import encode
 from lessor.core.resources import Mode, Resource
 from lessor.core.results import ClaimPhase, ClaimStatus, DeadlockDetected
 
@@ -215,3 +216,27 @@ def test_a_circle_through_a_flow_of_which_many_claims_are_in_the_way_is_found() 
     flows.take(1, "x")
     flows.take(0, "x")
     assert named(flows.take(1, "p")) == [("flow 0", "p"), ("flow 1", "x")]
+
+
+def test_of_a_circle_too_large_to_tell_the_end_is_named_and_how_much_is_left_out() -> None:  # P10
+    size = 12
+    flows = Flows(size)
+    paths = [("p" * 1000, f"x{who}") for who in range(size)]
+    for who in range(size):
+        flows.take(who, Resource(paths[who]))
+    for who in range(size - 1):
+        flows.take(who, Resource(paths[who + 1]))
+    found = flows.take(size - 1, Resource(paths[0]))
+    assert [link.path for link in found.circle] == paths[-len(found.circle) :], "up to the one who asked"
+    assert len(found.circle) + found.left_out == size
+    assert limits.CIRCLE_BYTES_MAX / 2 < len(encode(found)) < limits.CIRCLE_BYTES_MAX + 100
+
+
+def test_one_link_is_named_however_long_its_path_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CIRCLE_BYTES_MAX", 1)
+    flows = Flows(2)
+    flows.take(0, "a")
+    flows.take(1, "b")
+    flows.take(0, "b")
+    found = flows.take(1, "a")
+    assert (named(found), found.left_out) == ([("flow 1", "b")], 1)

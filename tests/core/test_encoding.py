@@ -122,7 +122,7 @@ hold_until_ms chain watermark
 133 KeptAlive expires_at_ms
 134 Done changed
 135 ChainLink holder namespace path token
-136 DeadlockDetected circle
+136 DeadlockDetected circle left_out
 137 Register version token data
 138 VersionDiffers version
 139 Valid claim
