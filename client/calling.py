@@ -7,10 +7,12 @@ used there: it begins anew, with a session and sockets of its own.
 """
 
 import atexit
+import logging
 import os
 import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
+from typing import Protocol as Kind
 
 from .clock import now_ms
 from .errors import ClientClosed
@@ -24,6 +26,15 @@ END_TIMEOUT_MS = 1_000
 """How long the end of the interpreter, or of a client that was collected, waits for that."""
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class Ending(Kind):
+    """An engine that ends by itself."""
+
+    def join(self, timeout: float) -> None:
+        """Wait for its end."""
+        ...
 
 
 class BaseCaller:
@@ -83,6 +94,9 @@ def end_at_exit() -> None:
 
 
 _callers: "weakref.WeakSet[BaseCaller]" = weakref.WeakSet()
+_ending: set[Ending] = set()
+"""Engines of clients that were collected, while they end."""
+
 _left_behind: list[object] = []
 """Engines of a parent process; were they collected here, they would close what is not theirs."""
 
@@ -92,16 +106,33 @@ def leave_behind(engine: object) -> None:
     _left_behind.append(engine)
 
 
+def ends(engine: Ending) -> None:
+    """Have the end of the interpreter wait for that of an engine."""
+    _ending.add(engine)
+
+
+def has_ended(engine: Ending) -> None:
+    """Have nobody wait for an engine any more."""
+    _ending.discard(engine)
+
+
 def _end_all() -> None:
     callers = list(_callers)
     until_ms = now_ms() + END_TIMEOUT_MS
     for caller in callers:
-        caller.begin_end()
+        try:
+            caller.begin_end()
+        except Exception:  # the others are to end all the same
+            log.exception("the end of a client failed")
     for caller in callers:
         caller.wait_end(max(0, until_ms - now_ms()))
+    for engine in list(_ending):
+        engine.join(max(0, until_ms - now_ms()) / 1000)
 
 
 def _after_fork() -> None:
+    _left_behind.extend(_ending)
+    _ending.clear()
     for caller in list(_callers):
         caller.begin_anew()
 

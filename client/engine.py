@@ -8,6 +8,7 @@ import zmq
 from ..transport import sockets
 from ..transport.waker import make_waker
 from . import clock
+from .calling import ends, has_ended
 from .errors import Unavailable
 from .protocol import Protocol
 from .pump import Pump
@@ -54,6 +55,7 @@ class Engine:
         """
         self._retire_ms = within_ms
         if not self._ended:
+            ends(self)
             self._waker.ring()
 
     def join(self, timeout: float) -> None:
@@ -79,6 +81,7 @@ class Engine:
             with self.lock:
                 self._ended = True
                 self._waker.close()
+            has_ended(self)
 
     def _fail(self, error: Exception) -> None:
         told = Unavailable(f"the client's thread failed: {error!r}", indefinite=True)

@@ -74,8 +74,8 @@ class LoopCaller(BaseCaller):
 
     def post(self, tell: Callable[[], None]) -> None:
         """Have user code called by the event loop."""
-        if self._engine is not None and not self._engine.loop.is_closed():
-            self._engine.loop.call_soon(tell)
+        if self._engine is not None:
+            _call(self._engine.loop, tell)
 
     def make_event(self) -> asyncio.Event:
         """Return an event for tasks."""
@@ -88,9 +88,14 @@ class LoopCaller(BaseCaller):
         """
         self._closed = True
         engine = self._engine
-        if engine is None or engine.ended:
+        if engine is None:
+            return
+        if not engine.in_its_loop():
+            await self._close_elsewhere(engine)
             return
         if self._closing is None:
+            if engine.ended:
+                return
             closing = self._closing = engine.loop.create_future()
             protocol = self.protocol
 
@@ -107,10 +112,20 @@ class LoopCaller(BaseCaller):
             engine.wake()
         await asyncio.shield(self._closing)
 
+    async def _close_elsewhere(self, engine: LoopEngine) -> None:
+        """Close in another loop than that of the client, which may not run any more."""
+        engine.retire(CLOSE_TIMEOUT_MS)
+        await asyncio.get_running_loop().run_in_executor(None, engine.join, CLOSE_TIMEOUT_MS / 1000)
+
     def begin_end(self) -> None:
         """Begin to end, as the interpreter does."""
         if self._engine is not None:
             self._engine.retire(END_TIMEOUT_MS)
+
+    def wait_end(self, timeout_ms: int) -> None:
+        """Wait for the end to be over, but no longer than this."""
+        if self._engine is not None and not self._engine.in_its_loop():
+            self._engine.join(timeout_ms / 1000)
 
     def _running(self) -> LoopEngine:
         self.check_open()
@@ -132,8 +147,26 @@ class LoopCaller(BaseCaller):
 
 
 def _set(outcome: "asyncio.Future[Any]", value: Any) -> None:
-    if not outcome.done():
-        outcome.set_result(value)
+    def step() -> None:
+        if not outcome.done():
+            outcome.set_result(value)
+
+    loop = outcome.get_loop()
+    try:
+        if asyncio.get_running_loop() is loop:
+            step()
+            return
+    except RuntimeError:
+        pass  # none runs here
+    _call(loop, step)
+
+
+def _call(loop: asyncio.AbstractEventLoop, step: Callable[[], None]) -> None:
+    """Have a step done by a loop, which may run elsewhere, or be closed: then nobody waits for it any more."""
+    try:
+        loop.call_soon_threadsafe(step)
+    except RuntimeError:
+        pass
 
 
 def _told(value: Any) -> Any:
