@@ -31,6 +31,12 @@ with it all that it serves; and there are two for each connection that comes and
 END_S = 0.5
 """How long the end of ZeroMQ's threads is waited for; without trouble it takes a millisecond."""
 
+END_IN_ALL_S = 5.0
+"""How long it is waited for by whoever needs a port of it."""
+
+_endings: list[threading.Thread] = []
+"""The ends of contexts that nobody has waited for."""
+
 Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
 
@@ -69,6 +75,7 @@ def end_context(context: Context) -> None:
     ending = threading.Thread(target=context.destroy, args=(0,), name="lessor-zmq-end", daemon=True)
     ending.start()
     ending.join(END_S)
+    _endings[:] = [thread for thread in [*_endings, ending] if thread.is_alive()]
 
 
 def dealer(context: Context, endpoint: str, lane: int = 0) -> Socket:
@@ -194,7 +201,15 @@ def _take_lane(socket: Any, context: Context, lane: int) -> None:
 
 def _bind(socket: Socket, endpoint: str) -> None:
     try:
-        socket.bind(endpoint)
+        try:
+            socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            endings = _endings[:]  # a node of this process that has just stopped may not have let go of its ports yet
+            if error.errno != zmq.EADDRINUSE or not endings:
+                raise
+            for ending in endings:
+                ending.join(END_IN_ALL_S)
+            socket.bind(endpoint)
     except zmq.ZMQError:
         socket.close()
         raise

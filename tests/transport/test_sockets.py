@@ -1,5 +1,6 @@
 """Sockets: nothing is queued without bound or for an absent peer, and what happens to a connection is told."""
 
+import socket as socketlib
 import threading
 from collections.abc import Callable
 
@@ -279,6 +280,29 @@ def test_a_port_is_free_again_once_its_context_has_ended() -> None:
     for _ in range(5):
         with a_context() as context:
             router(context, f"tcp://{HOST}:{port}")
+
+
+def test_a_port_that_a_node_of_this_process_has_not_let_go_of_yet_is_waited_for(
+    context: Context, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = router(context, endpoint)
+
+    class Ending:
+        def join(self, timeout: float) -> None:
+            before.close()
+            until(lambda: _is_free(endpoint), "the port to be free", every=0.005)
+
+    monkeypatch.setattr(sockets, "_endings", [Ending()])
+    assert not router(context, endpoint).closed
+
+
+def _is_free(endpoint: str) -> bool:
+    with socketlib.socket() as probe:
+        try:
+            probe.bind((HOST, int(endpoint.rpartition(":")[2])))
+        except OSError:
+            return False
+        return True
 
 
 def test_a_subscriber_finds_a_publisher_that_comes_later_and_one_that_comes_back(
