@@ -7,6 +7,7 @@ a node may crash or be stopped for a while, as between any two of them in a real
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lessor.actors.inbox import PATIENCE_MESSAGES
 from lessor.core.acceptor import Acceptor
 from lessor.core.effects import Address, Connection, Role, Send
 from lessor.core.errors import Malformed
@@ -364,5 +365,5 @@ class Node:
         if desk is not None:
             desk.inbox.append(message)
             # what can wait is read as soon as anything else wakes the role
-            if not desk.busy and type(message) not in desk.patient:
+            if not desk.busy and (type(message) not in desk.patient or len(desk.inbox) > PATIENCE_MESSAGES):
                 self._plan(desk, max(world.now_us + world.options.hop_us, self.paused_until_us))
