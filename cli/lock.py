@@ -11,6 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
+from ..client import clock
 from ..client.errors import AcquireTimeout
 from ..client.refusals import Refused
 from ..client.status import ask_status
@@ -349,18 +350,19 @@ def _guard(lease: Lease, options: argparse.Namespace, grace: float, signals: Sig
     except OSError as error:
         complain("lock", f"{options.behind[0]} cannot be run: {error.strerror}")
         return exit_codes.NOT_EXECUTABLE
-    granted_at = time.monotonic()
+    # on the lease's own clock: one that stands still while the machine sleeps would let the command run on afterwards
+    granted_at = _now()
     deadline = granted_at + lease.remaining()
     stopping = killed = False
     while (code := command.poll()) is None:
-        now, left = time.monotonic(), lease.remaining()
+        now, left = _now(), lease.remaining()
         if left > 0:
             deadline = now + left
         if not stopping and left <= grace:
             stopping = True
             # the service's word that it is lost may come long before the deadline; then this is all the time there is
             deadline = min(deadline, now + grace)
-            held_for = time.monotonic() - granted_at
+            held_for = now - granted_at
             complain("lock", f"{_why(lease, left, held_for, options.max_hold)}; {options.behind[0]} is told to stop")
             command.stop()
         if stopping and left <= 0 and now >= deadline:
@@ -375,6 +377,10 @@ def _guard(lease: Lease, options: argparse.Namespace, grace: float, signals: Sig
         return code
     command.kill()  # what it started may have stayed behind
     return exit_codes.LEASE_LOST
+
+
+def _now() -> float:
+    return clock.now_ms() / 1000
 
 
 def _why(lease: Lease, left: float, held_for: float, max_hold: float | None) -> str:

@@ -342,3 +342,50 @@ def test_a_lease_that_the_service_gives_up_stops_the_command_at_once(service: st
     done = finish(process)
     assert done.code == exit_codes.LEASE_LOST
     assert "the lease is lost: the service says that it is not held any more" in done.err
+
+
+class Suspended:
+    """A lease, a command and signals on a machine that falls asleep soon after the command has begun."""
+
+    namespace, token, lost_reason = "n", 1, "it expired while the machine was suspended"
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, asleep_s: float) -> None:
+        self.did: list[tuple[str, float]] = []
+        self._asleep_s = asleep_s
+        self._now = self._until = 1000.0
+        self._until += 30.0
+        monkeypatch.setattr(cli_lock, "Command", lambda *_: self)
+        monkeypatch.setattr(cli_lock.clock, "_read_ns", lambda: int(self._now * 1e9))
+
+    def remaining(self) -> float:
+        return max(0.0, self._until - self._now)
+
+    def poll(self) -> int | None:
+        return -signal.SIGKILL if self.did and self.did[-1][0] == "kill" else None
+
+    def stop(self) -> None:
+        self.did.append(("stop", self._now))
+
+    def kill(self) -> None:
+        self.did.append(("kill", self._now))
+
+    def give_back(self) -> None:
+        pass
+
+    def next(self, timeout: float) -> None:
+        """Time passes while a signal is waited for; the first time the machine sleeps, too."""
+        self._now += timeout + self._asleep_s
+        self._asleep_s = 0.0
+
+
+@pytest.mark.parametrize(("asleep_s", "grace_s"), [(120.0, 0.0), (28.0, 2.0)])
+def test_after_a_suspend_the_command_has_only_what_is_left_of_the_lease(
+    monkeypatch: pytest.MonkeyPatch, asleep_s: float, grace_s: float
+) -> None:
+    """P3: nothing, if the lease has ended meanwhile, though most clocks stood still."""
+    world: Any = Suspended(monkeypatch, asleep_s)
+    options = argparse.Namespace(behind=["work"], wants=[], max_hold=None)
+    assert cli_lock._guard(world, options, 5.0, world) == exit_codes.LEASE_LOST
+    (stopped, stopped_at), (killed, killed_at) = world.did[:2]
+    assert (stopped, killed) == ("stop", "kill")
+    assert killed_at - stopped_at <= grace_s
