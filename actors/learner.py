@@ -11,6 +11,7 @@ from ..storage.directory import DataDirectory
 from ..storage.lease_tables import LeaseTables
 from ..transport.feed import FeedPublisher
 from ..transport.sockets import Socket
+from .inbox import Batch
 from .links import Links
 from .shell import Fate, Shell
 
@@ -57,7 +58,15 @@ class LearnerShell(Shell):
         self.links.connect(Role.ACCEPTOR, Role.LEARNER)
         self.inbox.read_from(self.port, self.links.reader(self.port, Role.LEARNER, self.guard(self.port)))
         self.guard(self.feed.socket, in_all=limits.FEED_READER_BYTES_MAX)
+        self.links.tallies.put("state_bytes", self.core.state.book.room.taken)
         return self.core.applied_upto, self.tables.snapshot_upto
+
+    def on_receive(self, batch: Batch) -> None:
+        """Do what every shell does, and tell the operator what the core complains of."""
+        super().on_receive(batch)
+        if self.core.complaint:
+            self.links.tallies.complain("snapshots_refused", self.core.complaint)
+            self.core.complaint = ""
 
     def commit(self, writes: Sequence[Any]) -> None:
         """Write the lease state down as of now; several requests of one batch are one."""
@@ -68,6 +77,7 @@ class LearnerShell(Shell):
             self.tables.replace(state)
         elif any(isinstance(write, SaveState) for write in writes):
             self.tables.save(state)
+        self.links.tallies.put("state_bytes", state.book.room.taken)
 
     def finish(self) -> None:
         """Write the lease state down, so that the next start has nothing to replay."""

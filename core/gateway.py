@@ -296,5 +296,4 @@ class Gateway:
             pins=summary.pins,
             registers=summary.registers,
             lapsed=summary.lapsed,
-            state_bytes=summary.state_bytes,
         )

@@ -53,6 +53,7 @@ class Lapses:
     def restore(self, record: LapsedRecord) -> None:
         """Take in a record."""
         self._lapses[record.number] = record
+        self._book.room.take(record)
         self._by_claim[record.claim] = record.number
         for resource in record.resources:
             self._by_key.setdefault((record.namespace, resource.path), {})[record.number] = None
@@ -116,6 +117,7 @@ class Lapses:
 
     def _drop(self, record: LapsedRecord) -> None:
         del self._lapses[record.number]
+        self._book.room.give(record)
         self.changed[record.number] = None
         del self._by_claim[record.claim]
         for resource in record.resources:

@@ -119,6 +119,8 @@ class Learner:
         self._serving: dict[int, _Serving] = {}  # by the node that asks
         self._assembling: tuple[int, int, int, bytearray] | None = None  # node, slot, total, what has come
         self._asked_snapshot_at_ms = 0
+        self.complaint = ""
+        """What an operator should know of, until the shell has told it."""
         self._gateway = Address(node, Role.GATEWAY)
         self._proposer = Address(node, Role.PROPOSER)
         self._acceptor = Address(node, Role.ACCEPTOR)
@@ -357,6 +359,9 @@ class Learner:
     def _take_chunk(self, chunk: SnapshotChunk, effects: Effects) -> None:
         if self._assembling is None or chunk.node != self._assembling[0]:
             return
+        if chunk.total > limits.SNAPSHOT_BYTES_MAX:
+            most = limits.SNAPSHOT_BYTES_MAX
+            self.complaint = f"node {chunk.node} has a snapshot of {chunk.total} bytes; more than {most} are not taken"
         if chunk.slot <= self.applied_upto or not chunk.data or chunk.total > limits.SNAPSHOT_BYTES_MAX:
             self._assembling = None
             return
@@ -376,7 +381,8 @@ class Learner:
     def _install(self, slot: int, data: bytes, effects: Effects) -> None:
         try:
             state = LeaseState.restore(data)
-        except Malformed:
+        except Malformed as error:
+            self.complaint = f"the snapshot at slot {slot} cannot be read: {error}"
             return  # the retry asks for another one
         if state.applied_upto != slot or slot <= self.applied_upto:
             return

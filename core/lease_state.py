@@ -62,6 +62,7 @@ from .results import (
     NAMESPACE_IN_USE,
     NO_SUCH_NAMESPACE,
     SESSION_EXPIRED,
+    TOO_MANY,
     Cancelled,
     ClaimPage,
     ClaimStatus,
@@ -79,6 +80,10 @@ from .sessions import Session, Sessions
 from .transactions import Transactions
 
 __all__ = ["LeaseState", "Outcome", "Session"]
+
+
+GROWING = (Claim, CreateSemaphore, UpdateSemaphore, Pin, CreateNamespace, PutRegister, Transact)
+"""Operations that may add to the state. An opened session does too, but who has none could not even tidy up."""
 
 
 class LeaseState:
@@ -226,12 +231,24 @@ class LeaseState:
             if kept is not None:
                 return kept
             self._strict = command.strict
-            result = self._carry_out(operation, session)
-            session.replies[command.number] = result
+            result = self._no_room(operation) or self._carry_out(operation, session)
+            self.sessions_open.keep(session, command.number, result)
             return result
         if isinstance(operation, Ping):
             return self._ping(operation.claims if answering else (), session)
         return SessionClosed(self._end_session(session, "session_closed"))
+
+    def _no_room(self, operation: Operation) -> Result | None:
+        """Return the refusal of what would add to a state that is full.
+
+        All else must go on: what ends something makes room, and what keeps something alive was promised. Looked at
+        here alone, so that no transaction can stop half way.
+        """
+        if not self.book.room.full:
+            return None
+        if not isinstance(operation, GROWING) and not (isinstance(operation, Amend) and operation.data):
+            return None
+        return failed(TOO_MANY, f"the state takes {limits.STATE_BYTES_MAX} bytes and more: nothing can be added")
 
     def _execute_without_session(self, command: Command, answering: bool) -> Result:  # noqa: FBT001
         match command.operation:

@@ -15,7 +15,7 @@ class Namespaces:
 
     def __init__(self, book: Book) -> None:
         """Start with none."""
-        self.shelf: Shelf[NamespaceRecord] = Shelf()
+        self.shelf: Shelf[NamespaceRecord] = Shelf(book.room)
         self.claims: dict[str, int] = {}
         self._book = book
 

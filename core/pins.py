@@ -13,7 +13,7 @@ class Pins:
 
     def __init__(self, book: Book) -> None:
         """Start with nothing pinned."""
-        self.shelf: Shelf[PinRecord] = Shelf()
+        self.shelf: Shelf[PinRecord] = Shelf(book.room)
         self._book = book
 
     def pinned(self, claim: ClaimRecord) -> bool:

@@ -16,7 +16,7 @@ class Registers:
 
     def __init__(self, book: Book, claims: Claims, namespaces: Namespaces) -> None:
         """Start with none."""
-        self.shelf: Shelf[RegisterRecord] = Shelf()
+        self.shelf: Shelf[RegisterRecord] = Shelf(book.room)
         self._book = book
         self._claims = claims
         self._namespaces = namespaces

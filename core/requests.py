@@ -122,7 +122,6 @@ class StatusAnswer:
     pins: int = 0
     registers: int = 0
     lapsed: int = 0
-    state_bytes: int = 0
 
 
 @wire(119)

@@ -24,7 +24,7 @@ class Semaphores:
 
     def __init__(self, book: Book, claims: Claims, namespaces: Namespaces) -> None:
         """Start with none."""
-        self.shelf: Shelf[SemaphoreRecord] = Shelf()
+        self.shelf: Shelf[SemaphoreRecord] = Shelf(book.room)
         self._book = book
         self._claims = claims
         self._namespaces = namespaces

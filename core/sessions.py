@@ -16,7 +16,6 @@ from .results import (
     STALE_NUMBER,
     TOO_MANY,
     WRONG_KEY,
-    Failed,
     Result,
     SessionOpened,
 )
@@ -121,12 +120,15 @@ class Sessions:
         if operation.attach > record.attach:
             record.attach = operation.attach
             record.acked_below = record.refused_below = operation.attach * ATTACH_STEP
-            session.replies.clear()
+            self._forget(session, list(session.replies))
             if operation.new_key:
                 del self._by_key[record.key]
                 record.key = operation.new_key
                 self._by_key[record.key] = record.session
+        room = self._book.room
+        room.give(record)
         record.timeout_ms, record.description = operation.timeout_ms, operation.description
+        room.take(record)
         self.touch(session, 0)
         self._book.emit(
             "session_attached", session=record.session, namespace=record.namespace, expires_at_ms=record.expires_at_ms
@@ -138,6 +140,9 @@ class Sessions:
         record = session.record
         self._sessions[record.session] = session
         self._by_key[record.key] = record.session
+        self._book.room.take(record)
+        for result in session.replies.values():
+            self._book.room.take_answer(result)
         self.changed[record.session] = None
         self._deadlines.add(record.expires_at_ms, SESSION_ENDS, record.session)
 
@@ -146,6 +151,8 @@ class Sessions:
         number = session.record.session
         del self._sessions[number]
         del self._by_key[session.record.key]
+        self._book.room.give(session.record)
+        self._forget(session, list(session.replies))
         self.changed[number] = None
 
     # --- keeping alive -----------------------------------------------------------------------------------------------
@@ -156,8 +163,7 @@ class Sessions:
         record.expires_at_ms = max(record.expires_at_ms, self._book.clock_ms + record.timeout_ms)
         if acked_below > record.acked_below:
             record.acked_below = acked_below
-            for number in [number for number in session.replies if number < acked_below]:
-                del session.replies[number]
+            self._forget(session, [number for number in session.replies if number < acked_below])
         self.changed[record.session] = None
 
     def give_grace(self, namespace: str, grace_ms: int) -> None:
@@ -188,11 +194,21 @@ class Sessions:
         kept = session.replies.get(number)
         if kept is not None:
             return kept
-        if number < record.refused_below or len(session.replies) >= limits.REPLIES_PER_SESSION_MAX:
+        most = limits.REPLIES_WHEN_FULL_MAX if self._book.room.full else limits.REPLIES_PER_SESSION_MAX
+        if number < record.refused_below or len(session.replies) >= most:
             # nothing is kept of a refusal but this: a copy of the command that comes late must stay without effect
             record.refused_below = max(record.refused_below, min(number + 1, INT_MAX))
-            return _overrun()
+            return failed(TOO_MANY, f"{most} answers of this session are not acknowledged")
         return None
+
+    def keep(self, session: Session, number: int, result: Result) -> None:
+        """Keep the answer to a request until its client acknowledges it."""
+        session.replies[number] = result
+        self._book.room.take_answer(result)
+
+    def _forget(self, session: Session, numbers: list[int]) -> None:
+        for number in numbers:
+            self._book.room.give_answer(session.replies.pop(number))
 
     # --- rows --------------------------------------------------------------------------------------------------------
 
@@ -207,7 +223,3 @@ class Sessions:
     def records(self) -> list[SessionRecord]:
         """Return every session in the order of their numbers."""
         return [record for number in sorted(self._sessions) if (record := self.record(number)) is not None]
-
-
-def _overrun() -> Failed:
-    return failed(TOO_MANY, f"{limits.REPLIES_PER_SESSION_MAX} answers of this session are not acknowledged")

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
+from .room import Room, weight
+
 
 class Numbered(Protocol):
     """A record that has a number; the order of the numbers is the order in which the records came."""
@@ -16,8 +18,10 @@ R = TypeVar("R", bound=Numbered)
 class Shelf(Generic[R]):
     """Records by number, and by the thing that they are about."""
 
-    def __init__(self) -> None:
-        """Start empty."""
+    def __init__(self, room: Room) -> None:
+        """Start empty; what comes is counted in this room."""
+        self._room = room
+        self._weights: dict[int, int] = {}
         self.changed: dict[int, None] = {}
         """The numbers of what was put, altered or dropped since the last save."""
         self._records: dict[int, R] = {}
@@ -30,6 +34,7 @@ class Shelf(Generic[R]):
     def put(self, thing: object, record: R) -> None:
         """Add the record of a thing that has none yet, or say that the record of one has changed."""
         self._records[record.number] = record
+        self._weigh(record.number, weight(record))
         self._number_of[thing] = record.number
         self.changed[record.number] = None
 
@@ -42,6 +47,7 @@ class Shelf(Generic[R]):
         """Remove the record of a thing, and return it."""
         number = self._number_of.pop(thing)
         self.changed[number] = None
+        self._weigh(number, 0)
         return self._records.pop(number)
 
     def record(self, number: int) -> R | None:
@@ -59,3 +65,9 @@ class Shelf(Generic[R]):
     def after(self, number: int) -> Iterator[R]:
         """Yield the records with higher numbers than this, in order."""
         return (self._records[other] for other in sorted(other for other in self._records if other > number))
+
+    def _weigh(self, number: int, new: int) -> None:
+        """Count what a record takes now: it may have changed since it was last put."""
+        self._room.taken += new - self._weights.pop(number, 0)
+        if new:
+            self._weights[number] = new

@@ -51,6 +51,17 @@ def test_what_is_kept_beside_leases_is_counted(service: str, client: lessor.Clie
     assert "1 namespace, 1 semaphore, 1 pin, 1 register; 1 lease lapsed" in run("status", "--endpoints", service).out
 
 
+def test_how_full_the_state_is_can_be_seen(service: str, client: lessor.Client, run: Run) -> None:
+    lease = client.acquire("x")
+    lease.write(b"z" * 60_000)
+
+    def told() -> bool:
+        (node,) = run("status", "--json", "--endpoints", service).json["nodes"]
+        return bool(60_000 < node["counters"]["state_bytes"] < 70_000)
+
+    until(told, "the bytes were counted")
+
+
 def test_a_node_that_does_not_answer_has_the_same_keys(run: Run) -> None:
     (node,) = run("status", "--json", "--endpoints", NOBODY).json["nodes"]
     assert set(node) == KEYS

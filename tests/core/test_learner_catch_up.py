@@ -321,6 +321,19 @@ def test_a_piece_that_does_not_fit_is_ignored_or_ends_the_transfer_and_the_next_
             assert learner.applied_upto == 4, piece
 
 
+def test_an_operator_is_told_why_a_node_cannot_catch_up() -> None:
+    """P10: a snapshot that is too large, or that cannot be read, is asked for again for ever."""
+    learner = needing()
+    learner.step(SnapshotChunk(PEER, 4, 0, limits.SNAPSHOT_BYTES_MAX + 1, b"\xff"))
+    assert str(limits.SNAPSHOT_BYTES_MAX + 1) in learner.live.complaint
+    learner = needing()
+    learner.step(SnapshotChunk(PEER, 4, 0, 1, b"\xff"))
+    assert "cannot be read" in learner.live.complaint
+    learner = needing()
+    learner.step(chunk_of(4, 0, 10_000))
+    assert (learner.applied_upto, learner.live.complaint) == (4, "")
+
+
 def test_a_piece_that_was_not_asked_for_is_ignored() -> None:
     """P11: nothing unasked replaces the state."""
     for applied, slot, sender in product(range(4), range(6), MEMBERS):
