@@ -25,7 +25,7 @@ GET_EXAMPLES = """
 lessor register get nightly-report
 lessor register get nightly-report --json | jq .version
 """
-PUT_SUMMARY = "Write the register of a name under the token of a lease that covers it; its version grows by one."
+PUT_SUMMARY = "Write the register of a name under the token of a lease that covers it; its version grows."
 PUT_NOTES = (
     """
 VALUE is text, or - for what comes on stdin. It is refused, and nothing written, if the token's lease is not held any

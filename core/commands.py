@@ -284,7 +284,7 @@ class DropNamespace:
 @wire(155)
 @dataclass(frozen=True, slots=True)
 class PutRegister:
-    """Write the register of a path, if the grant of `token` covers it and it has this version (0: none)."""
+    """Write the register of a path, if the grant of `token` covers it and it has this version (0: there is none)."""
 
     namespace: Namespace
     path: Path

@@ -38,7 +38,7 @@ def check_records(header: Any, *rows: list[Any]) -> list[list[Any]]:
         _demand(len(things) == len(records), "two records of one thing")
     _demand(len({record.name: None for record in namespaces}) == len(namespaces), "a namespace that is there twice")
     _demand(all(record.entities for record in pins), "a pin of nobody")
-    _demand(all(record.version for record in registers), "a register without a version")
+    _demand(all(0 < record.version <= header.revision for record in registers), "a version that was never given")
     _check_queues(claims, lapses, semaphores)
     return [sessions, claims, *others]
 

@@ -1,4 +1,8 @@
-"""Fenced registers: a little state for each path, which only the holder of a grant that covers it can write (P5)."""
+"""Fenced registers: a little state for each path, which only the holder of a grant that covers it can write (P5).
+
+The version of a register is the revision of the event of its last write, as etcd's mod_revision is. So no register of a
+name ever has a version again that one had before, though nothing is left behind by one that was erased (P10).
+"""
 
 from . import limits
 from .book import Book, Key, failed
@@ -49,7 +53,7 @@ class Registers:
         return None
 
     def put(self, operation: PutRegister) -> Result:
-        """Write a register; its version grows by one."""
+        """Write a register; its version is larger than any that a register of its path had before."""
         refusal = self.refusal(operation)
         if refusal is not None:
             return refusal
@@ -57,10 +61,10 @@ class Registers:
         record = self.shelf.of(key)
         if record is None:
             record = RegisterRecord(self._book.next_item(), *key, 0, 0, b"")
-        record.version += 1
+        self._emit("written", operation)
+        record.version = self._book.header.revision
         record.token, record.data = operation.token, operation.data
         self.shelf.put(key, record)
-        self._emit("written", operation)
         return Register(record.version, record.token, b"")
 
     def erase(self, operation: EraseRegister) -> Result:

@@ -326,6 +326,10 @@ def a_register_without_a_version(records: Records) -> None:
     records[REGISTERS][0].version = 0
 
 
+def a_register_with_a_version_that_was_never_given(records: Records) -> None:
+    records[REGISTERS][0].version = records[0].revision + 1
+
+
 TAMPERED = [
     no_resource,
     two_of_one_token,
@@ -359,6 +363,7 @@ TAMPERED = [
     a_namespace_twice,
     a_pin_of_nobody,
     a_register_without_a_version,
+    a_register_with_a_version_that_was_never_given,
 ]
 
 

@@ -34,30 +34,31 @@ def test_a_holder_writes_and_everybody_reads() -> None:
     desk = Desk()
     token = desk.claim(desk.anna, "x", ttl_ms=1000).token
     assert desk.get() == Register(0, 0, b"")
-    assert desk.put(token, 0, b"one") == Register(1, token, b"")
-    assert desk.put(token, 1, b"two") == Register(2, token, b"")
-    assert desk.ask(0, GetRegister(*X)) == Register(2, token, b"two")
+    one = desk.put(token, 0, b"one").version
+    two = desk.put(token, one, b"two").version
+    assert 0 < one < two == desk.state.revision, "a version is the revision of the write"
+    assert desk.ask(0, GetRegister(*X)) == Register(two, token, b"two")
 
 
 def test_a_write_under_another_version_changes_nothing_and_tells_the_version() -> None:
     desk = Desk()
     token = desk.claim(desk.anna, "x").token
-    desk.put(token, 0)
-    for version in (0, 2):
-        assert desk.put(token, version, b"late") == VersionDiffers(1)
+    one = desk.put(token, 0).version
+    for version in (0, one - 1, one + 1):
+        assert desk.put(token, version, b"late") == VersionDiffers(one)
     assert desk.get().data == b"r"
 
 
 def test_a_token_of_the_past_writes_nothing() -> None:  # P5
     desk = Desk()
     old = desk.claim(desk.anna, "x", ttl_ms=1000).token
-    desk.put(old, data=b"mine")
+    mine = desk.put(old, data=b"mine").version
     desk.after(1000)
     assert desk.put(old, data=b"late") == NotHeld()
     new = desk.claim(desk.anna, "x").token
     assert desk.put(old, data=b"late") == NotHeld()
-    assert desk.put(new, 1, b"next") == Register(2, new, b"")
-    assert desk.get() == Register(2, new, b"next"), "it stays over a change of holder"
+    assert desk.put(new, mine, b"next").token == new, "it stays over a change of holder"
+    assert desk.get().data == b"next"
 
 
 @pytest.mark.parametrize(
@@ -91,12 +92,29 @@ def test_a_token_of_another_namespace_covers_nothing_here() -> None:
 def test_a_register_stays_until_it_is_erased() -> None:  # P10
     desk = Desk()
     token = desk.claim(desk.anna, "x").token
-    desk.put(token, 0)
-    assert desk.ask(desk.anna, EraseRegister(*X, token, 5)) == VersionDiffers(1)
-    assert desk.ask(desk.anna, EraseRegister(*X, token, 1)) == Done(changed=True)
+    one = desk.put(token, 0).version
+    assert desk.ask(desk.anna, EraseRegister(*X, token, one + 1)) == VersionDiffers(one)
+    assert desk.ask(desk.anna, EraseRegister(*X, token, one)) == Done(changed=True)
     assert desk.ask(desk.anna, EraseRegister(*X, token, ANY_VERSION)) == Done(changed=False)
     assert desk.get() == Register(0, 0, b"")
     assert len(desk.state.registers.shelf) == 0
+
+
+def test_a_version_never_comes_back_so_that_a_late_write_spoils_no_later_register() -> None:  # P10
+    """Who read a version, and writes under it after the register was erased and written anew, meant the former one."""
+    desk = Desk()
+    token = desk.claim(desk.anna, "x").token
+    seen: list[int] = []
+    for _ in range(5):
+        seen.append(desk.put(token, 0, b"a life").version)
+        seen.append(desk.put(token, seen[-1], b"a change").version)
+        for version in seen[:-1]:
+            assert desk.put(token, version, b"late") == VersionDiffers(seen[-1])
+        desk.ask(desk.anna, EraseRegister(*X, token, ANY_VERSION))
+        for version in seen:
+            assert desk.put(token, version, b"late") == VersionDiffers(0)
+    assert seen == sorted(set(seen))
+    assert not desk.state.registers.shelf.records(), "nothing is left behind that would remember them"
 
 
 def test_there_are_not_more_registers_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:  # P10

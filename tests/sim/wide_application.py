@@ -1,9 +1,10 @@
 """What a simulated client's program does in a wide world: every operation of the lease model, on a few names."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lessor.client.heritage import SessionTicket
+from lessor.client.errors import Unavailable
 from lessor.client.records import Acquire, LeaseRecord
 from lessor.client.refusals import SessionStolen
 from lessor.core.checks import touched_by
@@ -54,7 +55,7 @@ from .application import Application
 from .clock import MS
 from .history import Op, Verdict
 from .wide_board import ACTIONS, NAMESPACES, PATHS, SEMAPHORES, Board, Ticket
-from .wide_intruder import intrude
+from .wide_intruder import come_too_late, intrude
 
 if TYPE_CHECKING:
     from .client import SimClient
@@ -413,18 +414,8 @@ class WideApplication(Application):
         if self.board.files:
             ticket = self.world.rng.choice(list(self.board.files.values())[-4:])
             timeout_ms = self.world.options.session_timeout_ms
-            attach = AttachSession(ticket.session, SOME, ticket.attach + 1, timeout_ms, "a thief")
-            self._ask("attach", attach)
+            self._ask("attach", AttachSession(ticket.session, SOME, ticket.attach + 1, timeout_ms, "a thief"))
             intrude(self.client, ticket.session)
-
-    def _come_too_late(self, before: SessionTicket) -> None:
-        """Have one more try the ticket of a session that was just taken over, or, of it, the old key alone."""
-        chance, timeout_ms = self.world.random(), self.world.options.session_timeout_ms
-        if chance < 0.3:
-            attach = AttachSession(before.session, before.key, before.attach + 2, timeout_ms, "a thief")
-            self._ask("attach", attach)
-        elif chance < 0.5:
-            self._ask("attach", AttachSession(before.session, before.key, before.attach + 1, timeout_ms, "late", SOME))
 
     def _take_over(self, session: int, mark: str) -> None:
         protocol = self.client.protocol
@@ -432,7 +423,11 @@ class WideApplication(Application):
         op = self._begin("attach", "")
 
         def done(outcome: Any) -> None:
-            self._end(op, outcome)
+            if op.verdict is Verdict.PENDING:
+                self._end(op, outcome)
+            if isinstance(outcome, Unavailable):
+                protocol.recover(done, None)  # it may be attached all the same: what it holds is to be given back then
+                return
             if isinstance(outcome, BaseException):
                 protocol._ticket = None  # it is another one's by now, or has ended: open one of its own
                 return
@@ -440,7 +435,9 @@ class WideApplication(Application):
             if self.mine == session:
                 self.board.robbed[session] = before
                 self.world.mark(mark)
-                self._come_too_late(before)
+                late = come_too_late(self.world, before)
+                if late is not None:
+                    self._ask("attach", late)
             for lease in outcome:
                 self._inherit(lease)
 
@@ -476,7 +473,9 @@ class WideApplication(Application):
             self._ask("register", EraseRegister(namespace, path, token, version), token=token)
         else:
             data = b"%d" % self.world.rng.randrange(100)
-            self._ask("register", PutRegister(namespace, path, token, version, data), token=token)
+            put = PutRegister(namespace, path, token, version, data)
+            learn = partial(self.versions.__setitem__, (namespace, path))
+            self._ask("register", put, lambda told: learn(getattr(told, "version", 0)), token=token)
 
     def _register(self) -> tuple[str, tuple[str, ...], int, int]:
         """Return namespace, path, token and version of something to write: mostly what may be written."""
@@ -488,7 +487,8 @@ class WideApplication(Application):
             grant = rng.choice(list(self.grants.values()))
             namespace, token = grant.claim.namespace, grant.record.token
             path = rng.choice(grant.claim.resources).path if rng.random() < 0.8 else path
-        return namespace, path, token, rng.choice((ANY_VERSION, ANY_VERSION, 0, 1, 2))
+        known = self.versions.get((namespace, path), 1)
+        return namespace, path, token, rng.choice((ANY_VERSION, ANY_VERSION, 0, known, known))
 
     def _do_transact(self) -> None:
         rng = self.world.rng

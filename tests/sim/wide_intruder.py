@@ -2,9 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from lessor.client.heritage import SessionTicket
 from lessor.core.commands import (
     ATTACH_STEP,
     FOREVER,
+    AttachSession,
     Cancel,
     Claim,
     CloseSession,
@@ -20,6 +22,7 @@ from lessor.transport.packets import encode_packet
 
 if TYPE_CHECKING:
     from .client import SimClient
+    from .world import World
 
 
 def intrude(client: "SimClient", session: int) -> None:
@@ -37,6 +40,16 @@ def intrude(client: "SimClient", session: int) -> None:
     world.network.send(
         client.number, node.number, node.arrive_from_client, node.life, stranger, encode_packet([request])
     )
+
+
+def come_too_late(world: "World", before: SessionTicket) -> AttachSession | None:
+    """Return how one more tries the ticket of a session that was just taken over, or, of it, the old key alone."""
+    chance, timeout_ms = world.random(), world.options.session_timeout_ms
+    if chance < 0.3:
+        return AttachSession(before.session, before.key, before.attach + 2, timeout_ms, "a thief")
+    if chance < 0.5:
+        return AttachSession(before.session, before.key, before.attach + 1, timeout_ms, "late", b"0123456789abcdef")
+    return None
 
 
 def _operation(client: "SimClient") -> Operation:

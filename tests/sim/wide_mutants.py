@@ -26,6 +26,7 @@ from lessor.core.results import (
     Declined,
     Failed,
     NotHeld,
+    Register,
     Released,
     Transacted,
 )
@@ -359,6 +360,25 @@ def _written_by_a_reader() -> Iterator[None]:
         return refusal
 
     with _replacing(Registers, "refusal", make):
+        yield
+
+
+@_mutant("the versions of a register begin anew after it was erased", WideRegisters, 600)
+def _version_begins_anew() -> Iterator[None]:
+    def make(original: Any) -> Any:
+        def put(self: Registers, operation: Any) -> Any:
+            before = self.version(operation.namespace, operation.path)
+            result = original(self, operation)
+            if isinstance(result, Register):
+                record = self.shelf.of((operation.namespace, operation.path))
+                assert record is not None
+                record.version = before + 1
+                return Register(record.version, record.token, b"")
+            return result
+
+        return put
+
+    with _replacing(Registers, "put", make):
         yield
 
 

@@ -348,9 +348,9 @@ class LeaseModel(ClaimsModel):
                 return Done(changed=False)
             del self.registers[place]
             return self.done("erased", place, operation.token, wish.asked.holder)
-        self.registers[place] = (version + 1, operation.token, operation.data)
         self.done("written", place, operation.token, wish.asked.holder)
-        return Register(version + 1, operation.token, b"")
+        self.registers[place] = (self.revision, operation.token, operation.data)
+        return Register(self.revision, operation.token, b"")
 
     # --- transactions ------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""P5 for fenced registers: each is written only under a token that is held and covers it, and versions grow by one."""
+"""P5 for fenced registers: each is written only under a token that is held and covers it, and no version comes back."""
 
 from typing import TYPE_CHECKING
 
@@ -28,10 +28,12 @@ class WideRegisters(Checker):
         super().__init__(world)
         self.held: dict[int, None] = {}
         self.versions: dict[Place, tuple[int, int]] = {}  # and the token under which it was written
+        self.highest: dict[Place, int] = {}  # version that a register of the place ever had
 
     def outcome(self, slot: int, entry: Entry, outcome: Outcome) -> None:
         """Take in the events of a slot, and compare with the registers."""
         before, after = look(self.world)
+        written: dict[Place, int] = {}  # under which token
         for event in outcome.events:
             place = (event.namespace, event.path)
             if event.kind == "granted":
@@ -40,14 +42,27 @@ class WideRegisters(Checker):
                 self.held.pop(event.token, None)
             elif event.kind in ("written", "erased"):
                 self._must_cover(event, before, after)
-                version, _ = self.versions.pop(place, (0, 0))
+                self.versions.pop(place, None)
+                written.pop(place, None)
                 if event.kind == "written":
-                    self.versions[place] = (version + 1, event.token)
+                    written[place] = event.token
             elif event.kind == "namespace_dropped":
                 self.versions = {key: found for key, found in self.versions.items() if key[0] != event.namespace}
+                written = {key: token for key, token in written.items() if key[0] != event.namespace}
         found = {place: (record.version, record.token) for place, record in after.registers.items()}
+        for place, token in written.items():
+            self.versions[place] = (self._new_version(place, found), token)
         if found != self.versions:
             raise self.fail(f"after slot {slot} the registers are {found}, and were written to be {self.versions}")
+
+    def _new_version(self, place: Place, found: dict[Place, tuple[int, int]]) -> int:
+        """Return the version that was written: larger than all before it, also those of registers that were erased."""
+        version, _ = found.get(place, (0, 0))
+        highest = self.highest.get(place, 0)
+        if version <= highest:
+            raise self.fail(f"a register of {place} is written as version {version}, and one had {highest} before")
+        self.highest[place] = version
+        return version
 
     def _must_cover(self, event: "Event", before: View, after: View) -> None:
         if event.token not in self.held:
