@@ -230,13 +230,15 @@ def test_pins_registers_and_namespaces_are_there_after_a_restart(tmp_path: Path)
         one.ask(CreateNamespace("jobs", NamespaceConfig(lock_delay_ms=60_000)))
         one.ask(Pin("default", ("redis",), "machine-1"))
         token: int = one.ask(claim(write("redis"), ttl_ms=100)).token
-        version = one.ask(PutRegister("default", ("redis",), token, ANY_VERSION, b"state")).version
+        one.ask(PutRegister("default", ("redis",), token, ANY_VERSION, b"state"))
         return token
 
     with restarted(first, tmp_path) as (wire, token, node), lessor.connect(node.endpoints) as client:
         assert [(pin.name, pin.entities) for pin in client.pins()] == [("redis", ("machine-1",))]
-        assert client.read_register("redis").data == b"state"
-        assert wire.ask(PutRegister("default", ("redis",), token, version, b"more")).version > version
+        found = client.read_register("redis")
+        assert found.data == b"state"
+        written = wire.ask(PutRegister("default", ("redis",), token, found.version, b"more"))
+        assert written.version > found.version
         with lessor.connect(node.endpoints, "jobs") as worker:
             lease = worker.acquire("x")
             client.break_lease(lease.token, "to see the name stay closed")
