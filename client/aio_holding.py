@@ -43,6 +43,12 @@ class Lease(BaseLease):
         event: asyncio.Event = self._event()
         return event
 
+    @property
+    def ended(self) -> asyncio.Event:
+        """An event that is set when the lease is over, however: lost or released. What work waits for, or looks at."""
+        event: asyncio.Event = self._end_event()
+        return event
+
     def on_change(self, callback: Callable[["Lease", LeaseState], object]) -> None:
         """Have `callback(lease, state)` called with each change of `state` from now on.
 
@@ -75,6 +81,7 @@ class Lease(BaseLease):
                 in the background; until it gets through, others may see it as held.
         """
         if self._is_not_ours():
+        self._given_back = True
             return False
         held = self.held
         result = await self._caller.ask(lambda done, deadline: self._protocol.release(self._record, done, deadline))

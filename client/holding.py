@@ -40,6 +40,12 @@ class Lease(BaseLease):
         event: threading.Event = self._event()
         return event
 
+    @property
+    def ended(self) -> threading.Event:
+        """An event that is set when the lease is over, however: lost or released. What work waits for, or looks at."""
+        event: threading.Event = self._end_event()
+        return event
+
     def on_change(self, callback: Callable[["Lease", LeaseState], object]) -> None:
         """Have `callback(lease, state)` called with each change of `state` from now on.
 
@@ -76,6 +82,7 @@ class Lease(BaseLease):
                 in the background; until it gets through, others may see it as held.
         """
         if self._is_not_ours():
+        self._given_back = True
             return False
         held = self.held
         result = self._caller.ask(lambda done, deadline: self._protocol.release(self._record, done, deadline))

@@ -38,6 +38,8 @@ class BaseLease:
         self._protocol = caller.protocol
         self._record = record
         self._lost: Any = None
+        self._ended: Any = None
+        self._given_back = False
         self._keeper: Any = None
 
     def __repr__(self) -> str:
@@ -203,6 +205,27 @@ class BaseLease:
 
     def keep(self, on_lost: Any) -> None:
         """Have a process of its own renew the lease too; it does what `on_lost` says if that is a signal."""
+    def _end_event(self) -> Any:
+        """Return the event of the face's kind that is set when the lease is lost or released."""
+        if self._ended is None:
+            event = self._ended = self._caller.make_event()
+            self._watch(lambda news: news.set_on_end(event), event.set)
+        return self._ended
+
+    def begin_release(self, done: Callable[[Any], None]) -> None:
+        """Begin to give the lease back, and wait for nothing; `done` is called once, with the answer or an error."""
+        self._given_back = True
+        if self._record.over or self._is_not_ours():
+            done(None)
+            return
+        caller, protocol = self._caller, self._protocol
+        caller.do(lambda: protocol.release(self._record, done, protocol.now_ms + caller.request_timeout_ms))
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody counts on it any more: it was released, maybe after it had been lost."""
+        return self._given_back or self._record.state is LeaseState.RELEASED
+
         from .keeper import Keeper  # noqa: PLC0415 - few need it, and it needs much
 
         signal = SIGNALS[on_lost] if isinstance(on_lost, str) else 0

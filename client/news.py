@@ -34,6 +34,7 @@ class News:
         self._callbacks: list[Callable[[Any, LeaseState], object]] = []
         self._first: list[Callable[[LeaseRecord], None]] = []
         self._events: list[Any] = []
+        self._ends: list[Any] = []
         self._untold: deque[LeaseState] = deque()
         self._telling = False
         self._lock = threading.Lock()
@@ -52,6 +53,10 @@ class News:
         """Have an event set when the lease is lost."""
         self._events.append(event)
 
+    def set_on_end(self, event: Any) -> None:
+        """Have an event set when the lease is lost or released."""
+        self._ends.append(event)
+
     def tell(self, callback: Callable[[Any, LeaseState], object]) -> None:
         """Have a callback called with the lease and its new state."""
         self._callbacks.append(callback)
@@ -63,6 +68,9 @@ class News:
             return
         if record.state is LeaseState.LOST:
             for event in self._events:
+                event.set()
+        if record.over:
+            for event in self._ends:
                 event.set()
         for step in self._first:
             step(record)
@@ -78,7 +86,7 @@ class News:
 
     def _forked(self) -> None:
         """Be in the child of a fork: what was asked for in the parent is done there, and not here."""
-        for event in self._events:
+        for event in (*self._events, *self._ends):
             if isinstance(event, threading.Event):
                 event._at_fork_reinit()  # type: ignore[attr-defined]  # noqa: SLF001 - a thread of the parent may have held its lock
             event.set()

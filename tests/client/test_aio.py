@@ -105,6 +105,18 @@ def test_a_lease_is_renewed_in_the_background_and_when_asked(run: Callable[[Body
     run(body)
 
 
+def test_the_end_of_a_lease_is_told_by_one_event_whether_it_was_released_or_lost(run: Callable[[Body], None]) -> None:
+    async def body(client: Client) -> None:
+        released, lost = await client.acquire("x"), await client.acquire("y", ttl=0.3, auto_renew=False)
+        ends = [released.ended, lost.ended]
+        assert not ends[0].is_set()
+        await released.release()
+        assert [await end.wait() for end in ends] == [True, True]
+        assert [lease.lost.is_set() for lease in (released, lost)] == [False, True]
+
+    run(body)
+
+
 def test_the_loss_of_a_lease_is_told_by_its_event_and_its_callbacks(run: Callable[[Body], None]) -> None:  # P8
     async def body(client: Client) -> None:
         told: list[tuple[int, LeaseState]] = []

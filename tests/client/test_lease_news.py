@@ -103,6 +103,19 @@ def test_a_release_is_a_change_and_no_loss(client: lessor.Client) -> None:
         lease.check()
 
 
+def test_the_end_of_a_lease_is_told_by_one_event_whether_it_was_released_or_lost(client: lessor.Client) -> None:
+    """So that a thread that works under it has one thing to wait for."""
+    released, lost = client.acquire("x"), client.acquire("y", ttl=0.3, auto_renew=False)
+    ends = [released.ended, lost.ended]
+    assert not ends[0].is_set()
+    released.release()
+    assert [end.wait(5) for end in ends] == [True, True]
+    assert [lease.lost.is_set() for lease in (released, lost)] == [False, True]
+    late = client.acquire("x")
+    late.release()
+    assert late.ended.is_set(), "also if nobody had asked for it before"
+
+
 def test_a_loss_is_told_though_the_main_thread_works_without_pause(client: lessor.Client) -> None:
     lease = client.acquire("x", ttl=0.5, auto_renew=False)
     lost = lease.lost
