@@ -68,7 +68,9 @@ class Semaphore:
 
     async def __aenter__(self) -> "Lease":
         """Wait in line for one unit."""
-        return await self.acquire()
+        lease = await self._client.acquire(units(self._name, 1, self._limit), self._ttl)
+        self._kept.push(flow(), lease, scoped=True)
+        return lease
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -78,7 +80,7 @@ class Semaphore:
         Raises:
             LeaseLost: it was lost while the body ran.
         """
-        await self._kept.pop(flow()).__aexit__(kind, error, trace)
+        await self._kept.leave(flow()).__aexit__(kind, error, trace)
 
 
 class ReentrantLock:
@@ -103,14 +105,13 @@ class ReentrantLock:
     async def acquire(self, *, timeout: Duration | None = None) -> "Lease":  # noqa: ASYNC109 - see above
         """Return the lease that this task has, or wait in line for it.
 
+        For each there is one `release`. The lease's own `async with` or `release` gives it back at once, however often
+        this task has it.
+
         Raises:
             LeaseLost: this task had it and has lost it, so what goes on outside is without it, too.
         """
-        lease = self._kept.top(flow())
-        if lease is None:
-            lease = await self._client.acquire(self._name, self._ttl, timeout=timeout)
-        else:
-            lease.check()
+        lease = await self._own(timeout)
         self._kept.push(flow(), lease)
         return lease
 
@@ -118,14 +119,16 @@ class ReentrantLock:
         """Undo one `acquire`; True if that gave the lease back.
 
         Raises:
-            BadRequest: it was acquired by nobody.
+            BadRequest: this task has not acquired it.
         """
         lease = self._kept.pop(flow())
         return self._kept.top(flow()) is not lease and await lease.release()
 
     async def __aenter__(self) -> "Lease":
         """Acquire."""
-        return await self.acquire()
+        lease = await self._own(None)
+        self._kept.push(flow(), lease, scoped=True)
+        return lease
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -135,9 +138,16 @@ class ReentrantLock:
         Raises:
             LeaseLost: it was lost while the body ran.
         """
-        lease = self._kept.pop(flow())
+        lease = self._kept.leave(flow())
         if self._kept.top(flow()) is not lease:
             await lease.__aexit__(kind, error, trace)
+
+    async def _own(self, timeout: Duration | None) -> "Lease":  # noqa: ASYNC109
+        lease = self._kept.top(flow())
+        if lease is None:
+            return await self._client.acquire(self._name, self._ttl, timeout=timeout)
+        lease.check()
+        return lease
 
 
 class Observation(Generic[T]):

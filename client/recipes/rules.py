@@ -3,8 +3,9 @@
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from ...core.errors import BadRequest, LessorError
 from ...core.events import DELETED, OWNERS_CHANGED, Event
@@ -13,7 +14,16 @@ from ..durations import Duration, milliseconds
 from ..lease import LeaseView
 from ..wants import Name, path_of
 
-L = TypeVar("L")
+
+class HasGone(Protocol):
+    """What is kept: a lease of either face."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody counts on it any more."""
+
+
+L = TypeVar("L", bound=HasGone)
 
 LOOK_S: Final = 1.0
 """How often whoever waits for an event looks whether what he holds himself is still held."""
@@ -158,32 +168,50 @@ class Deadline:
 
 
 class Kept(Generic[L]):
-    """The leases that flows of control (threads or tasks) have taken through one object, each its own."""
+    """The leases that flows of control (threads or tasks) have taken through one object, each its own.
+
+    Those of a `with` are kept until its end. Any other that has been given back by other means, as by the lease's own
+    `with` or `release`, counts no more.
+    """
 
     def __init__(self) -> None:
         """Start with none."""
-        self._entries: list[tuple[Any, L]] = []
+        self._entries: list[tuple[Any, L, bool]] = []
 
-    def push(self, flow: Any, lease: L) -> None:
-        """Keep a lease."""
-        self._entries.append((flow, lease))
+    def push(self, flow: Any, lease: L, *, scoped: bool = False) -> None:
+        """Keep a lease; `scoped`: until the end of a `with`."""
+        self._forget()
+        self._entries.append((flow, lease, scoped))
 
     def top(self, flow: Any) -> L | None:
-        """Return the last lease of a flow."""
-        return next((lease for whose, lease in reversed(self._entries) if whose == flow), None)
+        """Return the last lease of a flow that it has not given back."""
+        kept = (lease for whose, lease, _ in reversed(self._entries) if whose == flow and not lease.gone)
+        return next(kept, None)
 
     def pop(self, flow: Any) -> L:
-        """Forget the last lease of a flow (of any flow, if it has none), and return it.
+        """Forget what a flow has acquired last, and return it. What a `with` has acquired is the `with`'s to give back.
 
         Raises:
-            BadRequest: nothing is kept.
+            BadRequest: it has nothing that was acquired here.
         """
-        mine = [entry for entry in self._entries if entry[0] == flow] or self._entries
-        if not mine:
+        self._forget()
+        return self._take([entry for entry in self._entries if entry[0] == flow and not entry[2]])
+
+    def leave(self, flow: Any) -> L:
+        """Forget what the `with` of a flow that ends now has entered with (one of any flow, if it has none)."""
+        scoped = [entry for entry in self._entries if entry[2]]
+        return self._take([entry for entry in scoped if entry[0] == flow] or scoped)
+
+    def _take(self, entries: list[tuple[Any, L, bool]]) -> L:
+        if not entries:
             raise BadRequest("nothing was acquired here that could be released")
-        entry = mine[-1]
-        self._entries.remove(entry)
-        return entry[1]
+        self._entries.remove(entries[-1])
+        return entries[-1][1]
+
+    def _forget(self) -> None:
+        for entry in [entry for entry in self._entries if entry[1].gone and not entry[2]]:
+            with suppress(ValueError):  # in place, since other threads push, pop and forget, too
+                self._entries.remove(entry)
 
 
 class Share:

@@ -60,7 +60,9 @@ class Semaphore:
 
     def __enter__(self) -> "Lease":
         """Wait in line for one unit."""
-        return self.acquire()
+        lease = self._client.acquire(units(self._name, 1, self._limit), self._ttl)
+        self._kept.push(flow(), lease, scoped=True)
+        return lease
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -70,7 +72,7 @@ class Semaphore:
         Raises:
             LeaseLost: it was lost while the body ran.
         """
-        self._kept.pop(flow()).__exit__(kind, error, trace)
+        self._kept.leave(flow()).__exit__(kind, error, trace)
 
 
 class ReentrantLock:
@@ -93,14 +95,13 @@ class ReentrantLock:
     def acquire(self, *, timeout: Duration | None = None) -> "Lease":
         """Return the lease that this thread has, or wait in line for it.
 
+        For each there is one `release`. The lease's own `with` or `release` gives it back at once, however often this
+        thread has it.
+
         Raises:
             LeaseLost: this thread had it and has lost it, so what goes on outside is without it, too.
         """
-        lease = self._kept.top(flow())
-        if lease is None:
-            lease = self._client.acquire(self._name, self._ttl, timeout=timeout)
-        else:
-            lease.check()
+        lease = self._own(timeout)
         self._kept.push(flow(), lease)
         return lease
 
@@ -108,14 +109,16 @@ class ReentrantLock:
         """Undo one `acquire`; True if that gave the lease back.
 
         Raises:
-            BadRequest: it was acquired by nobody.
+            BadRequest: this thread has not acquired it.
         """
         lease = self._kept.pop(flow())
         return self._kept.top(flow()) is not lease and lease.release()
 
     def __enter__(self) -> "Lease":
         """Acquire."""
-        return self.acquire()
+        lease = self._own(None)
+        self._kept.push(flow(), lease, scoped=True)
+        return lease
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -125,9 +128,16 @@ class ReentrantLock:
         Raises:
             LeaseLost: it was lost while the body ran.
         """
-        lease = self._kept.pop(flow())
+        lease = self._kept.leave(flow())
         if self._kept.top(flow()) is not lease:
             lease.__exit__(kind, error, trace)
+
+    def _own(self, timeout: Duration | None) -> "Lease":
+        lease = self._kept.top(flow())
+        if lease is None:
+            return self._client.acquire(self._name, self._ttl, timeout=timeout)
+        lease.check()
+        return lease
 
 
 class Observation(Generic[T]):

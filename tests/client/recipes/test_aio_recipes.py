@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import lessor
-from lessor import AcquireTimeout, LeaseLost
+from lessor import AcquireTimeout, BadRequest, LeaseLost
 from lessor.actors.embedded import Embedded
 from lessor.recipes import SKIPPED, LeadershipChanged, aio
 
@@ -52,6 +52,28 @@ def test_a_semaphore_and_a_reentrant_lock_are_each_tasks_own(run: Callable[[Body
         assert [order[n] == order[n + 1] for n in range(0, 8, 2)] == [True] * 4
         assert (await pool.acquire(2, timeout=0)).held
         assert await pool.release()
+
+    run(body)
+
+
+def test_a_task_releases_its_own_and_a_lock_whose_lease_was_given_back_is_acquired_anew(
+    run: Callable[[Body], None],
+) -> None:
+    """P3."""
+
+    async def body(client: Client) -> None:
+        pool, lock = client.semaphore("s", 2), client.reentrant_lock("x")
+
+        async def other() -> None:
+            for nobodys in (pool, lock):
+                with pytest.raises(BadRequest):
+                    await nobodys.release()
+
+        async with pool as unit, await lock.acquire(timeout=SOON_S) as first:
+            await soon(asyncio.create_task(other()))
+            assert (unit.held, first.held) == (True, True)
+        async with await lock.acquire(timeout=SOON_S) as second:
+            assert second.token > first.token
 
     run(body)
 

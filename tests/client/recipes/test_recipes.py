@@ -129,6 +129,38 @@ def test_a_reentrant_lock_is_released_by_the_last_of_its_releases(one: lessor.Cl
         lock.release()
 
 
+def test_a_reentrant_lock_whose_lease_was_given_back_by_itself_is_acquired_anew(
+    one: lessor.Client, other: lessor.Client
+) -> None:
+    """Also a lease that was lost: the `with` that had it has said so."""
+    lock = one.reentrant_lock("x")
+    with lock.acquire(timeout=SOON_S) as first:
+        assert first.held
+    with pytest.raises(LeaseLost), lock.acquire(timeout=SOON_S) as second:
+        other.break_lease(second.token, "a test")
+        until(lambda: not second.held, "it is lost")
+    with lock.acquire(timeout=SOON_S) as third:
+        assert third.token > second.token > first.token
+
+
+def test_whoever_has_acquired_nothing_releases_nothing_of_another_thread(
+    one: lessor.Client, aside: Callable[..., "Future[Any]"]
+) -> None:
+    """P3: neither what it has acquired nor what its `with` has entered."""
+    lock, pool = one.reentrant_lock("x"), one.semaphore("s", 2)
+
+    def refused(release: Callable[[], bool]) -> None:
+        with pytest.raises(BadRequest):
+            release()
+
+    with lock as entered, pool as unit:
+        acquired = lock.acquire()
+        for release in (lock.release, pool.release):
+            aside(refused, release).result(SOON_S)
+        assert (entered.held, unit.held, acquired is entered) == (True, True, True)
+        assert not lock.release(), "the `with` has it still"
+
+
 def test_a_reentrant_lock_that_was_lost_lets_nobody_in_on_its_account(one: lessor.Client, other: lessor.Client) -> None:
     lock = one.reentrant_lock("x")
     lease = lock.acquire()

@@ -18,6 +18,7 @@ class Task:
 
     name: str
     held: bool = True
+    gone: bool = False
     path: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -90,13 +91,42 @@ def test_a_share_of_nothing_is_refused(names: list[str], capacity: Any) -> None:
 
 
 def test_each_flow_has_its_own_last_lease() -> None:
-    kept: Kept[str] = Kept()
-    for flow, lease in ((1, "a"), (2, "b"), (1, "c")):
+    a, b, c = Task("a"), Task("b"), Task("c")
+    kept: Kept[Task] = Kept()
+    for flow, lease in ((1, a), (2, b), (1, c)):
         kept.push(flow, lease)
-    assert (kept.top(1), kept.top(2), kept.top(3)) == ("c", "b", None)
-    assert [kept.pop(1), kept.pop(1), kept.pop(1)] == ["c", "a", "b"]
+    assert (kept.top(1), kept.top(2), kept.top(3)) == (c, b, None)
+    assert [kept.pop(1), kept.pop(1)] == [c, a]
     with pytest.raises(BadRequest):
         kept.pop(1)
+    assert kept.pop(2) is b, "nobody else has taken it"
+
+
+def test_what_was_given_back_by_other_means_counts_no_more_and_is_not_kept() -> None:
+    """P10: else each `with pool.acquire()` would leave an entry behind."""
+    kept: Kept[Task] = Kept()
+    first = Task("first")
+    kept.push(1, first)
+    for flow in range(1, 100):
+        last = Task("last")
+        kept.push(flow, last)
+        last.gone = True
+    assert kept.top(1) is first
+    assert len(kept._entries) <= 2
+    assert kept.pop(1) is first
+
+
+def test_what_a_with_has_entered_is_left_by_its_end_alone_whoever_ends_it() -> None:
+    outer, inner, acquired = Task("outer"), Task("inner"), Task("acquired")
+    kept: Kept[Task] = Kept()
+    kept.push(1, outer, scoped=True)
+    kept.push(1, inner, scoped=True)
+    kept.push(1, acquired)
+    inner.gone = True
+    assert [kept.pop(1), kept.top(1)] == [acquired, outer]
+    with pytest.raises(BadRequest):
+        kept.pop(1)
+    assert [kept.leave(1), kept.leave(2)] == [inner, outer]
 
 
 def test_a_deadline_is_shared_by_all_waits() -> None:
