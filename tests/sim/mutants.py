@@ -338,7 +338,9 @@ def _deadline_from_receipt() -> Iterator[None]:
         yield
 
 
-@_mutant("a retry takes the time of its last sending for its anchor", Exclusion, 3000)
+@_mutant(
+    "a retry takes the time of its last sending for its anchor", Exclusion, 3000, changes={"slow": 0.2, "slow_ms": 800}
+)
 def _anchor_at_the_retry() -> Iterator[None]:
     def make(original: Any) -> Any:
         def request(self: Calls, call: Any) -> Any:
