@@ -80,8 +80,8 @@ class Lease(BaseLease):
             Unavailable: no answer came. The client counts the lease as released all the same, and goes on releasing it
                 in the background; until it gets through, others may see it as held.
         """
-        if self._is_not_ours():
         self._given_back = True
+        if self._is_not_ours():
             return False
         held = self.held
         result = await self._caller.ask(lambda done, deadline: self._protocol.release(self._record, done, deadline))
