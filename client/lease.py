@@ -203,8 +203,6 @@ class BaseLease:
             self._watch(lambda news: news.set_on_loss(event), lambda: self._set_if_lost(event))
         return self._lost
 
-    def keep(self, on_lost: Any) -> None:
-        """Have a process of its own renew the lease too; it does what `on_lost` says if that is a signal."""
     def _end_event(self) -> Any:
         """Return the event of the face's kind that is set when the lease is lost or released."""
         if self._ended is None:
@@ -226,6 +224,8 @@ class BaseLease:
         """Whether nobody counts on it any more: it was released, maybe after it had been lost."""
         return self._given_back or self._record.state is LeaseState.RELEASED
 
+    def keep(self, on_lost: Any) -> None:
+        """Have a process of its own renew the lease too; it does what `on_lost` says if that is a signal."""
         from .keeper import Keeper  # noqa: PLC0415 - few need it, and it needs much
 
         signal = SIGNALS[on_lost] if isinstance(on_lost, str) else 0
