@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import zmq
 
 from ..core import limits
-from .sockets import Socket, arriving, monitor_port, read_events, readable
+from .sockets import Socket, arriving, monitor_port, read_events, readable, whole
 
 if sys.platform == "linux":
     import fcntl
@@ -138,10 +138,10 @@ class Guard:
                 first = self.socket.recv(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            cleared = self._suspects.pop(first.get(zmq.SRCFD), None)
+            cleared = self._suspects.pop(_source(first), None)
             if cleared is not None:
                 cleared.whole = cleared.received
-            yield [first.bytes, *(self.socket.recv_multipart(zmq.NOBLOCK) if first.more else ())]
+            yield whole(self.socket, first)
 
     # --- weighing ----------------------------------------------------------------------------------------------------
 
@@ -257,6 +257,14 @@ def _copy_of(number: int) -> KernelSocket:
     except OSError:
         os.close(copy)
         raise
+
+
+def _source(frame: zmq.Frame) -> int:
+    """Return over which descriptor a frame came, -1 if nothing tells: so it is with what speaks ZMTP 1.0."""
+    try:
+        return int(frame.get(zmq.SRCFD))
+    except zmq.ZMQError:
+        return -1
 
 
 def _bytes_received(connection: KernelSocket) -> int:

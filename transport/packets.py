@@ -78,7 +78,7 @@ def payload(frames: Sequence[bytes]) -> bytes:
         Malformed: nobody of ours sends so many frames.
     """
     if len(frames) > limits.PACKET_FRAMES_MAX:
-        raise Malformed(f"a packet comes in at most {limits.PACKET_FRAMES_MAX} frames, not {len(frames)}")
+        raise Malformed(f"a packet comes in at most {limits.PACKET_FRAMES_MAX} frames")
     return frames[-1]
 
 

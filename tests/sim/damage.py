@@ -19,6 +19,8 @@ from lessor.core.messages import Heartbeat
 from lessor.transport.packets import BadMessage, Sender, decode_packet, encode_packet, encode_peer_packet
 from lessor.transport.sockets import arriving
 
+from .shells_seams import SimFrame
+
 if TYPE_CHECKING:
     from .client import SimClient
     from .node import Node
@@ -35,13 +37,14 @@ class Port:
     """Stands for a socket that one packet has come in at; what is sent goes nowhere."""
 
     def __init__(self, frames: list[bytes]) -> None:
-        self.frames = [frames]
+        self.frames = [*frames]
 
-    def recv_multipart(self, flags: int) -> list[bytes]:
-        """Return the packet, once."""
+    def recv(self, flags: int, *, copy: bool) -> SimFrame:
+        """Return the packet's frames, once."""
+        assert not copy
         if not self.frames:
             raise zmq.Again
-        return self.frames.pop()
+        return SimFrame(self.frames.pop(0), bool(self.frames))
 
     def send(self, *_: Any) -> None:
         """Take what is sent."""

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 from unittest import mock
@@ -47,6 +48,14 @@ class Asleep(BaseException):
 
 
 # --- ZeroMQ ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SimFrame:
+    """A frame of a message, and whether another follows."""
+
+    bytes: bytes
+    more: bool
 
 
 class SimSocket:
@@ -87,6 +96,17 @@ class SimSocket:
         """Return where the events of this socket can be read."""
         self.monitor = SimSocket(self.node, zmq.PAIR)
         return self.monitor
+
+    def recv(self, flags: int = 0, *, copy: bool) -> "SimFrame":
+        """Return the next frame of what has arrived first."""
+        assert not copy
+        if not self.arrived:
+            raise zmq.Again
+        frames = self.arrived[0]
+        frame = SimFrame(frames.pop(0), bool(frames))
+        if not frames:
+            self.arrived.popleft()
+        return frame
 
     def recv_multipart(self, flags: int = 0, *, copy: bool = True) -> list[Any]:
         """Return what has arrived first."""

@@ -116,6 +116,15 @@ def test_a_message_that_never_ends_ends_its_connection(house: House, size: int) 
         assert until(house.turn, "the other's message", every=0.002)[0][1:] == [b"still served"]
 
 
+def test_a_message_that_does_not_say_whence_it_came_is_read_while_somebody_is_suspect(house: House) -> None:  # P11
+    with house.peer() as suspect, RawPeer(house.number) as old:
+        suspect.send(PART * 5)
+        until(lambda: house.turn() is not None and house.guard.suspects, "the suspicion", every=0.002)
+        old.send(b"\x01\x00" + b"\x06\x00hello")  # ZMTP 1.0: no greeting, an identity that is empty, a message
+        assert until(house.turn, "the message", every=0.002)[0][1:] == [b"hello"]
+        assert house.guard.suspects == 1
+
+
 def test_whole_messages_before_an_endless_one_do_not_excuse_it(house: House) -> None:  # P10, P11
     with house.peer() as peer:
         for _ in range(20):

@@ -170,6 +170,18 @@ def test_a_burst_leaves_the_rest_for_the_next_look(context: Context, endpoint: s
     assert first == [b"%d" % number for number in range(len(first))]
 
 
+def test_of_a_message_of_too_many_frames_only_the_first_are_kept(context: Context, endpoint: str) -> None:  # P11
+    port = router(context, endpoint)
+    socket = connected(context, endpoint)
+    most = limits.PACKET_FRAMES_MAX
+    send(socket, [b"part"] * 10_000)
+    send(socket, [b"next"] * (most - 1))
+    got = arrived(port)
+    while len(got) < 2:
+        got += arrived(port)
+    assert [frames[1:] for frames in got] == [[b"part"] * most, [b"next"] * (most - 1)]
+
+
 def test_to_receive_nothing_does_not_wait(context: Context, endpoint: str) -> None:
     port = router(context, endpoint)
     assert receive(port) == []
