@@ -26,9 +26,9 @@ Steps = Generator[Operation, Any, T]
 class ClaimDenied(Refused):
     """Somebody else holds the lease: certainly not held by this claim (Juju's ErrClaimDenied). `holder` is who."""
 
-    def __init__(self, holder: str) -> None:
-        """Name the one who holds it."""
-        super().__init__(f"{holder!r} holds it" if holder else "it is not free")
+    def __init__(self, holder: str, why: str = "") -> None:
+        """Name the one who holds it, or say why it is not free though nobody can be named."""
+        super().__init__(f"{holder!r} holds it" if holder else f"it is not free{why and f': {why}'}")
         self.holder = holder
 
 
@@ -77,7 +77,7 @@ def claim(namespace: str, path: tuple[str, ...], holder: str, ttl_ms: int, data:
             break  # else it may have been taken in his own name meanwhile
     if denied is None:
         raise ServiceBusy(f"the lease on {'/'.join(path)!r} changes too quickly; try again soon")
-    raise ClaimDenied(denied.holder)
+    raise ClaimDenied(denied.holder, denied.why)
 
 
 def extend(namespace: str, path: tuple[str, ...], holder: str, ttl_ms: int) -> Steps[Held]:

@@ -181,7 +181,7 @@ class Client(BaseClient, Model, Recipes, Watches):
         wish = self._wish(name, ttl, timeout, **how)
         outcome = refused(self._caller.acquire(wish.claim, wish.terms))
         if isinstance(outcome, Denied):  # without any time to wait
-            raise AcquireTimeout(f"{shown(wish.claim.resources)} is not free")
+            raise AcquireTimeout(f"{shown(wish.claim.resources)} is not free{outcome.why and f': {outcome.why}'}")
         return self._lease(outcome, wish.on_lost, wish.keeper)
 
     def try_acquire(

@@ -36,6 +36,7 @@ from .results import (
     NotHeld,
     Renewed,
     Result,
+    shortened,
 )
 from .sessions import Session, Sessions
 
@@ -92,7 +93,7 @@ class Claims:
         else:
             ready = queues.ready(number, resources)
             if not ready and operation.wait_ms == 0:
-                return self._denied(queues, number, resources)
+                return self._denied(queues, operation.namespace, number, resources)
         wait_ms = 0 if operation.wait_ms in (0, FOREVER) else operation.wait_ms
         claim = ClaimRecord(
             claim=number,
@@ -146,11 +147,18 @@ class Claims:
                 return failed(COUNT_TOO_LARGE, f"a count of {resource.count} is more than the limit {limit}")
         return None
 
-    def _denied(self, queues: Queues, number: int, resources: tuple[Resource, ...]) -> Denied:
-        first = self.all.get(queues.first_in_the_way(number, resources))
-        if first is None:
-            return Denied("", 0, 0)
-        return Denied(first.holder, first.token, self.expires_at_ms(first))
+    def _denied(self, queues: Queues, namespace: str, number: int, resources: tuple[Resource, ...]) -> Denied:
+        other = queues.first_in_the_way(number, resources)
+        first, closed = self.all.get(other), self._lapses.of(other)
+        if first is not None:
+            return Denied(first.holder, first.token, self.expires_at_ms(first))
+        if closed is not None:
+            paths = " and ".join(_shown(closed.namespace, each.path) for each in closed.resources)
+            why = f"{paths} stays closed for a while: a lease of {closed.holder!r} ended there, {closed.why}"
+            return Denied("", 0, closed.closed_until_ms, shortened(why))
+        busy = next(each for each in resources if not queues.ready(number, (each,)))
+        below = f"something below {_shown(namespace, busy.path)} is held or waited for"
+        return Denied("", 0, 0, shortened(below))
 
     # --- changing ----------------------------------------------------------------------------------------------------
 
@@ -521,3 +529,7 @@ class Claims:
 
 def _too_long(ttl_ms: int, most_ms: int) -> Failed:
     return failed(TTL_TOO_LONG, f"the namespace allows a ttl up to {in_seconds(most_ms)}, not {in_seconds(ttl_ms)}")
+
+
+def _shown(namespace: str, path: tuple[str, ...]) -> str:
+    return f"{'/'.join(path)!r} in namespace {namespace!r}" if path else f"the whole namespace {namespace!r}"

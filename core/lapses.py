@@ -99,10 +99,15 @@ class Lapses:
             record.why,
         )
 
+    def of(self, claim: int) -> LapsedRecord | None:
+        """Return what is remembered of a claim that lapsed."""
+        number = self._by_claim.get(claim)
+        return None if number is None else self._lapses[number]
+
     def why(self, claim: int) -> str:
         """Return why a claim lapsed, "" if it did not or that is forgotten."""
-        number = self._by_claim.get(claim)
-        return "" if number is None else self._lapses[number].why
+        record = self.of(claim)
+        return "" if record is None else record.why
 
     def record(self, number: int) -> LapsedRecord | None:
         """Return a lapsed lease as it is kept on disk, None if it is no more."""

@@ -57,11 +57,16 @@ class Pong:
 @wire(64)
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """Certainly not held: somebody else holds it, or stands in line for it (P9)."""
+    """Certainly not held: somebody else holds it, or stands in line for it (P9).
+
+    Without a holder nobody can be named, and `why` says what is in the way; a name that is closed opens at
+    `expires_at_ms`.
+    """
 
     holder: Holder
     token: int
     expires_at_ms: int
+    why: Annotated[str, MaxBytes(limits.DETAIL_BYTES_MAX)] = ""
 
 
 @wire(65)

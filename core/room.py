@@ -92,7 +92,7 @@ def weight_of_answer(result: Result) -> int:
         case ClaimStatus():
             short += _text(result.why)
         case Denied():
-            short += _text(result.holder)
+            short += _text(result.holder, result.why)
         case Failed():
             short += _text(result.code, result.detail)
     return FRAME_BYTES + short

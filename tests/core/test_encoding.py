@@ -86,7 +86,7 @@ PINNED = """
 61 SessionClosed released
 62 ClaimStatus claim phase token expires_at_ms waiters_ahead ttl_ms hold_until_ms why
 63 Pong expires_at_ms claims
-64 Denied holder token expires_at_ms
+64 Denied holder token expires_at_ms why
 65 Cancelled was
 66 Renewed expires_at_ms
 67 NotHeld

@@ -107,7 +107,9 @@ def test_after_an_unclean_end_the_name_is_closed_for_the_lock_delay(end: str) ->
     found = desk.lapsed("x", "slow")
     assert found is not None
     assert (found.why, found.closed_until_ms) == (end, 1500)
-    assert desk.slow(desk.anna, X, wait_ms=0) == Denied("", 0, 0), "nobody holds it, and nobody gets it"
+    denied = desk.slow(desk.anna, X, wait_ms=0)
+    assert denied == Denied("", 0, 1500, denied.why), "nobody holds it, and nobody gets it"
+    assert denied.why == f"'x' in namespace 'slow' stays closed for a while: a lease of 'h' ended there, {end}"
     desk.after(499)
     assert desk.told(desk.ben) == []
     desk.after(1)
@@ -119,7 +121,18 @@ def test_a_closed_name_that_nobody_waits_for_is_denied_without_a_holder() -> Non
     desk = Desk()
     desk.slow(desk.anna, X, ttl_ms=1000)
     desk.after(1000)
-    assert desk.slow(desk.ben, X, wait_ms=0) == Denied("", 0, 0)
+    denied = desk.slow(desk.ben, X, wait_ms=0)
+    assert (denied.holder, denied.token) == ("", 0)
+    assert "'x' in namespace 'slow' stays closed" in denied.why
+
+
+def test_who_is_denied_because_of_what_lies_below_is_told_so() -> None:
+    desk = Desk()
+    desk.slow(desk.anna, Resource(("x", "below")))
+    for path, named in ((("x",), "something below 'x' in namespace 'slow'"), ((), "below the whole namespace 'slow'")):
+        denied = desk.slow(desk.ben, Resource(("y",)), Resource(path), wait_ms=0)
+        assert (denied.holder, denied.token, denied.expires_at_ms) == ("", 0, 0)
+        assert named in denied.why
 
 
 def test_a_release_opens_the_name_at_once() -> None:

@@ -242,7 +242,7 @@ class ClaimsModel:
     def denied(self, wish: Wish, blockers: list[Wish]) -> Result:
         """Whoever of those in the way is named, or nobody if only what lies below or a closed name is in the way."""
         named = [Denied(b.asked.holder, b.token, self.shown_end(b)) for b in blockers if b in self.wishes]
-        if self.actual == Denied("", 0, 0):
+        if isinstance(self.actual, Denied) and not self.actual.token and self.actual.why:
             below = any(
                 len(has.path) > len(resource.path) and overlap(has.path, resource.path)
                 for other in blockers
