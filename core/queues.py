@@ -277,18 +277,23 @@ class Queues:
     # --- what a change makes possible --------------------------------------------------------------------------------
 
     def may_be_ready(self, resources: tuple[Resource, ...]) -> Iterator[int]:
-        """Yield the first in each queue that a change on these resources may have left free."""
+        """Yield the first in each queue that a change on these resources may have left free.
+
+        Left out is whoever comes behind one that waits above him, and whoever is below something held that nobody below
+        can share: the end of that is another change, and so is its grant, unless to write, which keeps him as well.
+        """
         for resource in resources:
-            node: _Node | None = self._root
+            node, before = self._root, ALL_UNITS
             for segment in resource.path:
-                assert node is not None
-                if node.waiting:
-                    yield next(iter(node.waiting))
-                node = node.children.get(segment)
-                if node is None:
+                if _first(node.waiting) < before:
+                    before = _first(node.waiting)
+                    yield before
+                child = node.children.get(segment)
+                if child is None or _alone(node):
                     break
-            if node is not None:
-                yield from _heads(node)
+                node = child
+            else:
+                yield from _heads(node, before)
 
     def may_be_free(self, resources: tuple[Resource, ...]) -> Iterator[int]:
         """Yield the observers whom the end of a grant on these resources may concern."""
@@ -442,11 +447,19 @@ def _below(node: _Node) -> Iterator[int]:
         yield from _below(child)
 
 
-def _heads(node: _Node) -> Iterator[int]:
-    if node.waiting:
-        yield next(iter(node.waiting))
-    for child in node.busy.values():
-        yield from _heads(child)
+def _alone(node: _Node) -> bool:
+    """Return whether something is held here that keeps everybody from what is below."""
+    return len(node.held) > node.shared
+
+
+def _heads(node: _Node, before: int) -> Iterator[int]:
+    first = _first(node.waiting)
+    if first < before:
+        yield first
+        before = first
+    if _first(node.below_waiting) < before and not _alone(node):
+        for child in node.busy.values():
+            yield from _heads(child, before)
 
 
 def _observers(node: _Node) -> Iterator[int]:

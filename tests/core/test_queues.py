@@ -2,6 +2,7 @@
 
 import itertools
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -113,11 +114,54 @@ def test_a_queue_of_a_thousand_is_looked_at_by_its_head_alone() -> None:
     queues.hold(1, (Resource(("a",)),), waited=False)
     for number in range(2, 1002):
         queues.wait(number, (Resource(("a", "x") if number % 2 else ("a",)),))
-    assert len(list(queues.may_be_ready((Resource(("a",)),)))) == 2, "one in each queue"
+    assert list(queues.may_be_ready((Resource(("a",)),))) == [2], "whoever waits below came later"
     assert queues.ahead(1001, (Resource(("a",)),), 1000) == 999
     assert queues.ahead(1001, (Resource(("a",)),), 10) == 10
     assert queues.in_the_way(1001, (Resource(("a",)),), 100) == ([], 101), "there are more than it was to look at"
     assert queues.in_the_way(2, (Resource(("a",)),), 100) == ([1], 1), "nobody looks at those behind"
+
+
+class Unseen(dict[str, Any]):
+    """Paths that nobody may go through."""
+
+    def values(self) -> Any:
+        raise AssertionError("everybody below is looked at")
+
+
+HELD_AND_WAITING: dict[str, tuple[Resource, Resource | None, list[int]]] = {
+    "who waits above came before them": (Resource(("a",), R), Resource(()), [4]),
+    "who waits on the path came before them": (Resource(("a",), R), Resource(("a",)), [4]),
+    "nobody can be below units that are taken": (Resource(("a",), Mode.COUNT, 1, 9), None, []),
+    "nobody can be below what is written": (Resource(()), None, []),
+}
+
+
+@pytest.mark.parametrize("why", HELD_AND_WAITING)
+def test_an_end_above_many_who_wait_does_not_look_at_those_who_cannot_be_next(why: str) -> None:  # P10
+    held, waits, expected = HELD_AND_WAITING[why]
+    queues = Queues()
+    for number in (1, 2, 3):
+        queues.hold(number, (held,), waited=False)
+    if waits is not None:
+        queues.wait(4, (waits,))
+    for number in range(5, 100):
+        queues.wait(number, (Resource(("a", str(number))),))
+    queues._root.children["a"].busy = Unseen(queues._root.children["a"].busy)
+    queues.give_up(3, (held,))
+    assert list(queues.may_be_ready((held,))) == expected
+    assert not queues.ready(5, (Resource(("a", "5")),))
+
+
+def test_whoever_came_before_the_one_who_waits_above_him_is_looked_at() -> None:  # P7
+    side = Side()
+    reader, writer = side.come((Resource(("a",), R),)), side.come((Resource(("b",)),))
+    first = side.come((Resource(("a", "x")),))
+    above = side.come((Resource(()),))
+    second = side.come((Resource(("a", "y")),))
+    assert side.end(reader) == [first]
+    assert side.end(first) == []
+    assert side.end(writer) == [above]
+    assert side.end(above) == [second]
 
 
 def test_whoever_is_looked_at_in_vain_counts_as_looked_at() -> None:  # P10
