@@ -131,9 +131,11 @@ class Claims:
         config = self._namespaces.config(namespace)
         if config.ttl_max_ms and operation.ttl_ms > config.ttl_max_ms:
             return _too_long(operation.ttl_ms, config.ttl_max_ms)
-        if len(self.all) >= limits.CLAIMS_MAX:
+        # a name that is kept closed counts as the claim that it was
+        if len(self.all) + self._lapses.closed >= limits.CLAIMS_MAX:
             return failed(TOO_MANY, f"there are {limits.CLAIMS_MAX} claims: no more are allowed")
-        if config.claims_max and self._namespaces.claims.get(namespace, 0) >= config.claims_max:
+        there = self._namespaces.claims.get(namespace, 0) + self._lapses.closed_in(namespace)
+        if config.claims_max and there >= config.claims_max:
             return failed(TOO_MANY, f"there are {config.claims_max} claims in namespace {namespace!r}: no more may be")
         for resource in operation.resources:
             if resource.mode != Mode.COUNT:

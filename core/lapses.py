@@ -2,9 +2,12 @@
 
 TrexLock shows an entry after its expiry, until the lock is taken again; Consul keeps a lock closed for a delay after an
 unclean end. What was released leaves nothing behind.
+
+What keeps a name closed is bounded as a claim is: it counts as one until the name opens. Only what is open is
+forgotten, whatever is closed before it.
 """
 
-from collections import OrderedDict
+import bisect
 
 from . import limits
 from .book import Book, Key
@@ -20,15 +23,24 @@ class Lapses:
         """Start with none."""
         self.changed: dict[int, None] = {}
         self._book = book
-        self._lapses: OrderedDict[int, LapsedRecord] = (
-            OrderedDict()
-        )  # in the order of their numbers: by when they ended
+        self._lapses: dict[int, LapsedRecord] = {}  # in the order of their numbers: by when they ended
+        self._open: list[int] = []  # those of them that keep no name closed, in the same order
+        self._closed: dict[str, int] = {}  # how many of the others there are in each namespace
         self._by_key: dict[Key, dict[int, None]] = {}
         self._by_claim: dict[int, int] = {}
 
     def __len__(self) -> int:
         """Return how many are kept."""
         return len(self._lapses)
+
+    @property
+    def closed(self) -> int:
+        """How many of them keep names closed."""
+        return len(self._lapses) - len(self._open)
+
+    def closed_in(self, namespace: str) -> int:
+        """Return how many of them keep names of this namespace closed."""
+        return self._closed.get(namespace, 0)
 
     def add(self, claim: ClaimRecord, why: str, delay_ms: int) -> int:
         """Keep a lease that has just lapsed; return its number."""
@@ -46,13 +58,16 @@ class Lapses:
             why=why,
         )
         self.restore(record)
-        while len(self._lapses) > limits.LAPSED_MAX and not (oldest := self._oldest()).closed_until_ms:
-            self._drop(oldest)
+        self._forget_the_oldest()
         return record.number
 
     def restore(self, record: LapsedRecord) -> None:
-        """Take in a record."""
+        """Take in a record, with a higher number than those before."""
         self._lapses[record.number] = record
+        if record.closed_until_ms:
+            self._closed[record.namespace] = self.closed_in(record.namespace) + 1
+        else:
+            self._open.append(record.number)
         self._book.room.take(record)
         self._by_claim[record.claim] = record.number
         for resource in record.resources:
@@ -62,9 +77,15 @@ class Lapses:
     def opened(self, number: int) -> LapsedRecord | None:
         """Have the names of a lease no longer be closed, and return it; None if it is gone."""
         record = self._lapses.get(number)
-        if record is not None:
-            record.closed_until_ms = 0
-            self.changed[number] = None
+        if record is None or not record.closed_until_ms:
+            return None
+        record.closed_until_ms = 0
+        self.changed[number] = None
+        left = self._closed.pop(record.namespace) - 1
+        if left:
+            self._closed[record.namespace] = left
+        bisect.insort(self._open, number)
+        self._forget_the_oldest()
         return record
 
     def forget(self, namespace: str, resources: tuple[Resource, ...]) -> None:
@@ -75,13 +96,10 @@ class Lapses:
                     self._drop(self._lapses[number])
 
     def sweep(self) -> None:
-        """Forget what has been readable for long enough, and what is too much now that its names are open."""
-        while self._lapses:
-            oldest = self._oldest()
-            late = oldest.ended_at_ms + limits.LAPSED_KEPT_MS <= self._book.clock_ms
-            if oldest.closed_until_ms or not (late or len(self._lapses) > limits.LAPSED_MAX):
-                break
-            self._drop(oldest)
+        """Forget what has been readable for long enough, and is no longer closed."""
+        late_ms = self._book.clock_ms - limits.LAPSED_KEPT_MS
+        while self._open and self._lapses[self._open[0]].ended_at_ms <= late_ms:
+            self._drop(self._lapses[self._open[0]])
 
     def find(self, namespace: str, path: tuple[str, ...]) -> Lapsed | None:
         """Return the lease that last lapsed on a path, if it is remembered."""
@@ -117,11 +135,14 @@ class Lapses:
         """Return every lapsed lease in the order of their numbers."""
         return list(self._lapses.values())
 
-    def _oldest(self) -> LapsedRecord:
-        return next(iter(self._lapses.values()))
+    def _forget_the_oldest(self) -> None:
+        while len(self._open) > limits.LAPSED_MAX:
+            self._drop(self._lapses[self._open[0]])
 
     def _drop(self, record: LapsedRecord) -> None:
+        """Forget one that is open."""
         del self._lapses[record.number]
+        del self._open[bisect.bisect_left(self._open, record.number)]
         self._book.room.give(record)
         self.changed[record.number] = None
         del self._by_claim[record.claim]

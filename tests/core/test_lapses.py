@@ -6,8 +6,9 @@ import pytest
 
 from lessor.core import limits
 from lessor.core.commands import FOREVER, Break, Claim, CreateNamespace, NamespaceConfig
+from lessor.core.lease_state import LeaseState
 from lessor.core.resources import Mode, Resource
-from lessor.core.results import ClaimPhase, ClaimStatus, Denied, Lapsed
+from lessor.core.results import ClaimPhase, ClaimStatus, Denied, Failed, Lapsed
 
 from ..support.leases import Leases, check_consistent
 
@@ -181,3 +182,65 @@ def test_only_the_latest_of_those_that_lapsed_are_kept(monkeypatch: pytest.Monke
     desk.after(1000)
     assert [number for number in range(9) if desk.lapsed(f"x{number}")] == [6, 7, 8]
     assert len(desk.state.lapses) == 3
+
+
+def test_a_closed_name_keeps_no_other_lapse_from_being_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:  # P10
+    monkeypatch.setattr(limits, "LAPSED_MAX", 3)
+    desk = Desk()
+    desk.slow(desk.anna, X, ttl_ms=1000)
+    for number in range(9):
+        desk.claim(desk.anna, f"x{number}", ttl_ms=1001)
+    desk.after(1001)
+    assert [number for number in range(9) if desk.lapsed(f"x{number}")] == [6, 7, 8]
+    assert desk.lapsed("x", "slow") is not None, "what is closed is not forgotten for it"
+    desk.after(500)
+    assert desk.lapsed("x", "slow") is None, "it is the oldest, and now it is open"
+    assert [number for number in range(9) if desk.lapsed(f"x{number}")] == [6, 7, 8]
+
+
+def test_what_lapsed_is_forgotten_in_time_behind_a_name_that_is_still_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # P10
+    monkeypatch.setattr(limits, "LAPSED_KEPT_MS", 100)
+    desk = Desk()
+    desk.slow(desk.anna, X, ttl_ms=1000)
+    desk.claim(desk.anna, "y", ttl_ms=1001)
+    desk.after(1001)
+    desk.after(99)
+    assert desk.lapsed("y") is not None
+    desk.after(1)
+    assert desk.lapsed("y") is None
+    assert desk.lapsed("x", "slow") is not None
+    desk.after(400)
+    assert len(desk.state.lapses) == 0
+
+
+def test_a_closed_name_counts_as_a_claim_of_its_namespace_until_it_opens() -> None:  # P10
+    desk = Desk()
+    desk.ask(desk.anna, CreateNamespace("few", NamespaceConfig(lock_delay_ms=500, claims_max=3)))
+
+    def take(name: str, session: int = desk.anna) -> Any:
+        return desk.ask(session, Claim("few", (Resource((name,)),), "h", b"", 1000, 0, detached=False))
+
+    for name in "abc":
+        assert isinstance(take(name), ClaimStatus)
+    desk.after(1000)
+    assert take("d").code == "too_many"
+    desk.after(499)
+    assert take("d").code == "too_many"
+    desk.after(1)
+    assert isinstance(take("d"), ClaimStatus)
+
+
+def test_closed_names_count_among_all_claims_too(monkeypatch: pytest.MonkeyPatch) -> None:  # P10
+    monkeypatch.setattr(limits, "CLAIMS_MAX", 2)
+    desk = Desk()
+    desk.slow(desk.anna, X, ttl_ms=1000)
+    desk.after(1000)
+    desk.claim(desk.anna, "y")
+    again = Leases(LeaseState.restore(desk.state.snapshot()))
+    for leases in (desk, again):
+        refused = leases.claim(desk.anna, "z")
+        assert isinstance(refused, Failed)
+        leases.after(500)
+        assert isinstance(leases.claim(desk.anna, "z"), ClaimStatus)

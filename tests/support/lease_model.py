@@ -224,7 +224,8 @@ class ClaimsModel:
             return "no_such_namespace"
         if config.ttl_max_ms and asked.ttl_ms > config.ttl_max_ms:
             return "ttl_too_long"
-        if config.claims_max and sum(w.namespace == namespace for w in self.wishes) >= config.claims_max:
+        closed = [lapse for lapse in self.lapses if lapse.closed_until_ms]
+        if config.claims_max and sum(w.namespace == namespace for w in [*self.wishes, *closed]) >= config.claims_max:
             return "too_many"
         for resource in asked.resources:
             if resource.mode != Mode.COUNT:
@@ -369,10 +370,15 @@ class ClaimsModel:
             wish.closed_until_ms = self.clock_ms + delay_ms if delay_ms else 0
             wish.ended_at_ms, wish.why = self.clock_ms, why or kind
             self.lapses.append(wish)
-            while len(self.lapses) > limits.LAPSED_MAX and not self.lapses[0].closed_until_ms:
-                del self.lapses[0]
+            self.forget_the_oldest()
         if not wish.observes and not wish.closed_until_ms:
             self.open(wish)
+
+    def forget_the_oldest(self) -> None:
+        """Remember so many of the lapses that keep no name closed."""
+        opened = [lapse for lapse in self.lapses if not lapse.closed_until_ms]
+        for lapse in opened[: max(0, len(opened) - limits.LAPSED_MAX)]:
+            self.lapses.remove(lapse)
 
     def open(self, wish: Wish) -> None:
         """Let others have what nobody holds any more."""
@@ -410,6 +416,7 @@ class ClaimsModel:
                 self.end_session(what, "session_expired")
             elif kind == OPENS:
                 what.closed_until_ms = 0
+                self.forget_the_oldest()
                 self.open(what)
             elif kind == WAIT:
                 self.end(what, "timed_out", notify=True)

@@ -110,12 +110,9 @@ class LeaseModel(ClaimsModel):
                 party.expires_at_ms = max(party.expires_at_ms, until_ms)
 
     def sweep(self) -> None:
-        """Forget the oldest that lapsed, as far as they have been readable for long enough."""
-        while self.lapses and not self.lapses[0].closed_until_ms:
-            late = self.lapses[0].ended_at_ms + limits.LAPSED_KEPT_MS <= self.clock_ms
-            if not late and len(self.lapses) <= limits.LAPSED_MAX:
-                break
-            del self.lapses[0]
+        """Forget what lapsed, keeps no name closed and has been readable for long enough."""
+        late_ms = self.clock_ms - limits.LAPSED_KEPT_MS
+        self.lapses = [one for one in self.lapses if one.closed_until_ms or one.ended_at_ms > late_ms]
 
     # --- sessions ----------------------------------------------------------------------------------------------------
 

@@ -293,6 +293,7 @@ def check_consistent(state: LeaseState) -> None:
             key: list(numbers) for key, numbers in other._by_key.items()
         }
         assert (mine._by_claim, list(mine._lapses)) == (other._by_claim, list(other._lapses))
+        assert (mine._open, mine._closed) == (other._open, other._closed)
     taken = state.book.room.taken
     assert taken == anew.book.room.taken, "the bytes of the state are told by its records (P1)"
     assert taken + 200 >= len(state.snapshot()), "no snapshot has more than is counted, beside its header (P10)"

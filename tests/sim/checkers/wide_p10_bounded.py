@@ -14,9 +14,6 @@ from .wide_view import View, look, observes
 if TYPE_CHECKING:
     from ..world import World
 
-DELAY_MS_MAX = 1000
-"""A name may stay closed for so long in these worlds, and then nothing that lapsed after it is forgotten before it."""
-
 
 class WideBounded(Checker):
     """Counts everything, and walks through every queue."""
@@ -63,12 +60,12 @@ class WideBounded(Checker):
             raise self.fail(f"there are the {what} {sorted(found)}, and there should be {sorted(wanted)}")
 
     def _look_at_lapses(self, view: View) -> None:
-        closed = [lapsed for lapsed in view.lapses if lapsed.closed_until_ms]
-        if len(view.lapses) > limits.LAPSED_MAX and not closed:
-            raise self.fail(f"{len(view.lapses)} leases that lapsed are remembered, more than {limits.LAPSED_MAX}")
+        opened = [lapsed for lapsed in view.lapses if not lapsed.closed_until_ms]
+        if len(opened) > limits.LAPSED_MAX:
+            raise self.fail(f"{len(opened)} leases that lapsed are remembered, more than {limits.LAPSED_MAX}")
         for lapsed in view.lapses:
-            late = lapsed.ended_at_ms + limits.LAPSED_KEPT_MS + DELAY_MS_MAX < view.clock_ms
-            if late and not closed and self.world.ledger.commands:  # the last batch has swept
+            late = not lapsed.closed_until_ms and lapsed.ended_at_ms + limits.LAPSED_KEPT_MS < view.clock_ms
+            if late and self.world.ledger.commands:  # the last batch has swept
                 raise self.fail(f"{lapsed} is remembered too long, at {view.clock_ms} ms")
             if lapsed.closed_until_ms and lapsed.closed_until_ms <= view.clock_ms:
                 raise self.fail(f"{lapsed} keeps its names closed, at {view.clock_ms} ms")
