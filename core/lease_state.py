@@ -308,9 +308,9 @@ class LeaseState:
         return self.claims.outdated(number, kind)
 
     def _give_grace(self) -> None:
-        for record in self.namespaces.shelf.records():
-            if record.config.session_grace_ms:
-                self.sessions_open.give_grace(record.name, record.config.session_grace_ms)
+        records = self.namespaces.shelf.records()
+        grace_ms = {each.name: each.config.session_grace_ms for each in records if each.config.session_grace_ms}
+        self.sessions_open.give_grace(grace_ms)
 
     # --- sessions ----------------------------------------------------------------------------------------------------
 

@@ -166,12 +166,12 @@ class Sessions:
             self._forget(session, [number for number in session.replies if number < acked_below])
         self.changed[record.session] = None
 
-    def give_grace(self, namespace: str, grace_ms: int) -> None:
-        """Let each session of a namespace live its whole timeout from now, and so much longer (YDB)."""
-        for session in self._sessions.values():
+    def give_grace(self, grace_ms: dict[str, int]) -> None:
+        """Let each session of these namespaces live its whole timeout from now, and so much longer (YDB)."""
+        for session in self._sessions.values() if grace_ms else ():
             record = session.record
-            if record.namespace == namespace:
-                alive_ms = self._book.clock_ms + record.timeout_ms + grace_ms
+            if record.namespace in grace_ms:
+                alive_ms = self._book.clock_ms + record.timeout_ms + grace_ms[record.namespace]
                 record.expires_at_ms = max(record.expires_at_ms, alive_ms)
                 self.changed[record.session] = None
 

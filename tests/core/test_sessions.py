@@ -273,6 +273,32 @@ def test_grace_after_a_change_of_leader_is_what_the_namespace_says() -> None:
     assert leases.state.sessions_open.get(there.session) is None, "900 + 1000 + 3000"
 
 
+class Passes(dict[int, Any]):
+    """Sessions that count how often all of them are gone through."""
+
+    passes = 0
+
+    def values(self) -> Any:
+        self.passes += 1
+        return super().values()
+
+
+@pytest.mark.parametrize("namespaces", [0, 1, 5])
+def test_a_change_of_leader_goes_through_the_sessions_once_however_many_namespaces_there_are(
+    namespaces: int,
+) -> None:  # P10
+    leases = Leases()
+    operator = leases.session(timeout_ms=600_000)
+    for number in range(namespaces):
+        leases.ask(operator, CreateNamespace(f"n{number}", NamespaceConfig(session_grace_ms=1000 * (number + 1))))
+        leases.ask(0, OpenSession(bytes([number]) * 16, 1000, "", f"n{number}"))
+    leases.state.sessions_open._sessions = found = Passes(leases.state.sessions_open._sessions)
+    leases.lead()
+    assert found.passes == min(namespaces, 1)
+    ends_ms = [record.expires_at_ms for record in leases.state.all_sessions()[1:]]
+    assert ends_ms == [1000 + 1000 * (number + 1) for number in range(namespaces)], "each its own grace"
+
+
 def test_ten_thousand_sessions_cost_little_to_keep_alive() -> None:  # P10
     state = LeaseState()
     leases = Leases(state)
