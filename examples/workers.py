@@ -25,29 +25,32 @@ def main() -> int:
     names = [f"{options.semaphore_prefix}{number}" for number in range(1, options.tasks + 1)]
     with lessor.connect(options.endpoints, options.namespace) as client:
         try:
-            while True:
-                take_tasks(client, names, options.capacity, options.ttl)
+            take_tasks(client, names, options.capacity, options.ttl)
         except KeyboardInterrupt:
             say("stopped")
     return 0
 
 
 def take_tasks(client: lessor.Client, names: list[str], capacity: int, ttl: float) -> None:
-    """Have a thread work on each task that is won."""
-    try:
-        with client.workers(names, capacity, ttl=ttl) as workers:
-            for lease in workers:
-                threading.Thread(target=work, args=(lease,), daemon=True).start()
-    except (lessor.Unavailable, lessor.ServiceBusy) as error:
-        say(f"again in a moment, since {error}")
-        threading.Event().wait(RETRY_S)
+    """Have a thread work on each task that is won; an outage of the service ends none that is at work."""
+    with client.workers(names, capacity, ttl=ttl) as workers:
+        while True:
+            try:
+                lease = workers.take()
+            except (lessor.Unavailable, lessor.ServiceBusy) as error:
+                say(f"again in a moment, since {error}")
+                threading.Event().wait(RETRY_S)
+                continue
+            if lease is None:  # the workers were closed
+                return
+            threading.Thread(target=work, args=(lease,), daemon=True).start()
 
 
 def work(lease: "lessor.Lease") -> None:
-    """Work on a task as long as it is this worker's."""
+    """Work on a task as long as it is this worker's: until its lease is lost, or released as at the worker's end."""
     say(f"{lease.name}: begun with token {lease.token}")
-    lease.lost.wait()  # stands for the work
-    say(f"{lease.name}: ended, since {lease.lost_reason}")
+    lease.ended.wait()  # stands for the work
+    say(f"{lease.name}: ended, since {lease.lost_reason or 'it was released'}")
 
 
 def say(text: str) -> None:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from ..durations import Duration, milliseconds
-from ..errors import AcquireTimeout, ClientClosed, ServiceBusy, Unavailable
+from ..errors import AcquireTimeout
 from ..wants import Name, read
 from .aio import Election, Observation, ReentrantLock, Semaphore, StableLeadership
 from .rules import (
@@ -208,6 +208,8 @@ class Workers:
         while not self._watch.closed:
             self._share.prune()
             await self._try(self._share.to_try())
+            if self._watch.closed:
+                break
             if self._share.won:
                 lease: Lease = self._share.won.popleft()
                 return lease
@@ -219,6 +221,7 @@ class Workers:
             if again.over:
                 self._share.told(None)
                 again = Deadline(asyncio.get_running_loop().time, TRY_AGAIN_S)
+        await _release_all(self._share.held)  # also what was granted after `close` had looked
         return None
 
     async def _try(self, names: list[Name]) -> None:
@@ -230,12 +233,10 @@ class Workers:
         except BaseException:  # as of a cancellation
             for one in tries:
                 one.cancel()
-            for lease in _granted(tries):
-                await _release(lease)
+            await _release_all(_granted(tries))
             raise
         got = _granted(tries)
-        for extra in self._share.take(got):
-            await _release(extra)
+        await _release_all(self._share.take(got))
         failed = [error for one in tries if (error := one.exception())]
         if failed:
             self._share.told(None)  # what was not answered is tried again
@@ -245,8 +246,7 @@ class Workers:
     async def close(self) -> None:
         """Release all tasks, and end any wait for one, at once."""
         await self._watch.close()
-        for lease in self._share.held:
-            await _release(lease)
+        await _release_all(self._share.held)
 
     def __aiter__(self) -> Self:
         """Return the workers themselves."""
@@ -275,11 +275,20 @@ def _granted(tries: "Iterable[asyncio.Future[Lease | None]]") -> list["Lease"]:
     return [lease for one in done if (lease := one.result()) is not None]
 
 
-async def _release(lease: "Lease") -> None:
-    try:
-        await lease.release()
-    except (Unavailable, ServiceBusy, ClientClosed):
-        pass  # it is released in the background, or ends by itself
+async def _release_all(leases: Iterable["Lease"]) -> None:
+    """Begin all releases before the first is waited for: no cancellation leaves one out."""
+    loop = asyncio.get_running_loop()
+    answers: list[asyncio.Future[Any]] = []
+    for lease in list(leases):
+        answers.append(loop.create_future())
+        lease.begin_release(functools.partial(_set, answers[-1]))
+    if answers:
+        await asyncio.wait(answers)  # what was not answered goes on in the background, or ends by itself
+
+
+def _set(answer: "asyncio.Future[Any]", value: Any) -> None:
+    if not answer.done():
+        answer.set_result(value)
 
 
 def singleton(

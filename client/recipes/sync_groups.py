@@ -5,10 +5,11 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
+from ..caller import Outcome
 from ..durations import Duration, milliseconds
 from ..errors import AcquireTimeout, ClientClosed, ServiceBusy, Unavailable
 from ..wants import Name, read
@@ -219,6 +220,8 @@ class Workers:
         while not self._watch.closed:
             self._share.prune()
             self._try(self._share.to_try())
+            if self._watch.closed:
+                break
             if self._share.won:
                 lease: Lease = self._share.won.popleft()
                 return lease
@@ -230,6 +233,7 @@ class Workers:
             if again.over:
                 self._share.told(None)
                 again = Deadline(time.monotonic, TRY_AGAIN_S)
+        _release_all(self._share.held)  # also what was granted after `close` had looked
         return None
 
     def _try(self, names: list[Name]) -> None:
@@ -239,13 +243,11 @@ class Workers:
         try:
             with ThreadPoolExecutor(min(len(names), TRIES_AT_ONCE)) as pool:
                 tries += [pool.submit(self._client.try_acquire, name, self._ttl) for name in names]
+            got = _granted(tries)
+            _release_all(self._share.take(got))
         except BaseException:  # as of Ctrl-C
-            for lease in _granted(tries):
-                _release(lease)
+            _release_all(_granted(tries))
             raise
-        got = _granted(tries)
-        for extra in self._share.take(got):
-            _release(extra)
         failed = [error for one in tries if (error := one.exception())]
         if failed:
             self._share.told(None)  # what was not answered is tried again
@@ -255,8 +257,7 @@ class Workers:
     def close(self) -> None:
         """Release all tasks, and end any wait for one, at once."""
         self._watch.close()
-        for lease in self._share.held:
-            _release(lease)
+        _release_all(self._share.held)
 
     def __iter__(self) -> Self:
         """Return the workers themselves."""
@@ -285,11 +286,15 @@ def _granted(tries: list["Future[Lease | None]"]) -> list["Lease"]:
     return [lease for one in done if (lease := one.result()) is not None]
 
 
-def _release(lease: "Lease") -> None:
-    try:
-        lease.release()
-    except (Unavailable, ServiceBusy, ClientClosed):
-        pass  # it is released in the background, or ends by itself
+def _release_all(leases: Iterable["Lease"]) -> None:
+    """Begin all releases before the first is waited for: no Ctrl-C leaves one out."""
+    answers = []
+    for lease in list(leases):
+        answers.append(Outcome())
+        lease.begin_release(answers[-1].set)
+    for answer in answers:
+        with suppress(Unavailable, ServiceBusy, ClientClosed):  # it goes on in the background, or ends by itself
+            answer.wait()
 
 
 def singleton(

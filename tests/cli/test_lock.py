@@ -15,6 +15,7 @@ import pytest
 import lessor
 from lessor.cli import exit_codes
 from lessor.cli import lock as cli_lock
+from lessor.client import clock
 from lessor.client.wants import read, units
 from lessor.transport.ports import free_base_port
 
@@ -355,7 +356,7 @@ class Suspended:
         self._now = self._until = 1000.0
         self._until += 30.0
         monkeypatch.setattr(cli_lock, "Command", lambda *_: self)
-        monkeypatch.setattr(cli_lock.clock, "_read_ns", lambda: int(self._now * 1e9))
+        monkeypatch.setattr(clock, "_read_ns", lambda: int(self._now * 1e9))
 
     def remaining(self) -> float:
         return max(0.0, self._until - self._now)

@@ -3,12 +3,14 @@
 import os
 import queue
 import re
+import runpy
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -162,6 +164,40 @@ def test_workers_share_the_jobs_out_by_capacity_and_take_over_from_one_that_stop
         assert workers[1].stop(signal.SIGTERM) == 0
         assert workers[2].stop() == 0
         assert client.leases() == []
+
+
+def test_no_task_has_two_workers_though_the_service_was_away_while_one_was_tried(
+    node: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P3: a task that is at work stays with its worker; and once its lease is given back its thread has ended."""
+    example = runpy.run_path(str(ROOT / "examples" / "workers.py"))
+    away = threading.Event()
+    with lessor.connect(node.endpoints) as client, lessor.connect(node.endpoints) as other:
+        really = client.try_acquire
+
+        def flaky(name: str, ttl: float) -> lessor.Lease | None:
+            if name == "job-2" and not away.is_set():
+                away.set()
+                raise lessor.Unavailable("no node answers", indefinite=False)
+            return really(name, ttl) if name == "job-1" else None
+
+        monkeypatch.setattr(client, "try_acquire", flaky)
+
+        def take() -> None:
+            with suppress(lessor.ClientClosed):
+                example["take_tasks"](client, ["job-1", "job-2"], 2, 600)
+
+        threading.Thread(target=take, daemon=True).start()
+        until(working, "it is at work")
+        assert away.wait(SOON_S)
+        assert other.try_acquire("job-1") is None
+        client.close()
+        until(lambda: not working(), "the work has ended with its lease")
+        assert other.try_acquire("job-1") is not None
+
+
+def working() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if "(work)" in thread.name]
 
 
 def test_one_of_many_hosts_runs_the_job(start: Start) -> None:

@@ -9,6 +9,7 @@ import pytest
 import lessor
 from lessor import AcquireTimeout, BadRequest, LeaseLost
 from lessor.actors.embedded import Embedded
+from lessor.client.recipes.rules import Share
 from lessor.recipes import SKIPPED, LeadershipChanged, aio
 
 from ..loops import Body, Client, play, until
@@ -247,6 +248,55 @@ def test_a_worker_that_is_cancelled_while_it_tries_keeps_nothing_that_it_does_no
         await worker.close()
 
     run(body)
+
+
+def test_a_worker_that_is_closed_while_it_tries_keeps_nothing_and_yields_nothing(
+    run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(client: Client) -> None:
+        granted, answer = asyncio.Event(), asyncio.Event()
+        really = client.try_acquire
+
+        async def slow(*arguments: Any) -> Any:
+            lease = await really(*arguments)
+            granted.set()
+            await answer.wait()
+            return lease
+
+        monkeypatch.setattr(client, "try_acquire", slow)
+        worker = client.workers(["a", "b"], 2, ttl=600)
+        taken = asyncio.create_task(worker.take())
+        await soon(granted.wait())
+        await worker.close()
+        answer.set()
+        assert await soon(taken) is None
+        assert (worker.held, await client.leases()) == ([], [])
+
+    run(body)
+
+
+def test_a_cancelled_worker_keeps_nothing_of_what_it_was_granted_beyond_its_capacity(
+    run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(client: Client) -> None:
+        really = Share.take
+
+        def cancelled(share: Share, leases: Any) -> Any:
+            taken.cancel()  # while it waits for the first release
+            return really(share, leases)
+
+        monkeypatch.setattr(Share, "take", cancelled)
+        async with client.workers(["a", "b", "c", "d"], 1, ttl=600) as worker:
+            taken = asyncio.create_task(worker.take())
+            with pytest.raises(asyncio.CancelledError):
+                await soon(taken)
+        await until(lambda: no_leases(client), "all are given back")
+
+    run(body)
+
+
+async def no_leases(client: Client) -> bool:
+    return not await client.leases()
 
 
 def test_what_a_cancelled_worker_was_granted_while_others_were_tried_is_given_back(

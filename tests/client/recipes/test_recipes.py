@@ -11,6 +11,7 @@ import pytest
 import lessor
 from lessor import AcquireTimeout, BadRequest, LeaseLost, NotHeldError
 from lessor.actors.embedded import Embedded
+from lessor.client.caller import Outcome
 from lessor.recipes import SKIPPED, LeadershipChanged, singleton
 from lessor.testing import Cluster
 
@@ -132,13 +133,14 @@ def test_a_reentrant_lock_is_released_by_the_last_of_its_releases(one: lessor.Cl
 def test_a_reentrant_lock_whose_lease_was_given_back_by_itself_is_acquired_anew(
     one: lessor.Client, other: lessor.Client
 ) -> None:
-    """Also a lease that was lost: the `with` that had it has said so."""
+    """Also one that was lost, once whoever had it has given it up."""
     lock = one.reentrant_lock("x")
     with lock.acquire(timeout=SOON_S) as first:
         assert first.held
-    with pytest.raises(LeaseLost), lock.acquire(timeout=SOON_S) as second:
-        other.break_lease(second.token, "a test")
-        until(lambda: not second.held, "it is lost")
+    second = lock.acquire(timeout=SOON_S)
+    other.break_lease(second.token, "a test")
+    until(lambda: not second.held, "it is lost")
+    assert not second.release()
     with lock.acquire(timeout=SOON_S) as third:
         assert third.token > second.token > first.token
 
@@ -382,6 +384,52 @@ def test_a_worker_that_is_closed_ends_its_wait_and_holds_nothing(
     assert waiting.result(SOON_S) is None
     assert not lease.held
     assert list(worker) == []
+
+
+def test_a_worker_that_is_closed_while_it_tries_keeps_nothing_and_yields_nothing(
+    one: lessor.Client, other: lessor.Client, monkeypatch: pytest.MonkeyPatch, aside: Callable[..., "Future[Any]"]
+) -> None:
+    """Grants that come after `close` are nobody's."""
+    granted, answer = threading.Barrier(3), threading.Event()
+    really = one.try_acquire
+
+    def slow(*arguments: Any) -> Any:
+        lease = really(*arguments)
+        granted.wait(SOON_S)
+        answer.wait(SOON_S)
+        return lease
+
+    monkeypatch.setattr(one, "try_acquire", slow)
+    worker = one.workers(["a", "b"], 2, ttl=600)
+    taken = aside(worker.take)
+    granted.wait(SOON_S)
+    worker.close()
+    answer.set()
+    assert taken.result(SOON_S) is None
+    assert (worker.held, other.leases()) == ([], [])
+
+
+def test_an_interrupted_worker_keeps_nothing_of_what_it_was_granted_beyond_its_capacity(
+    one: lessor.Client, other: lessor.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really, ours, tried = Outcome.wait, threading.get_ident(), threading.Event()
+
+    def interrupted(self: Outcome) -> Any:
+        if threading.get_ident() == ours and tried.is_set():
+            tried.clear()
+            raise KeyboardInterrupt
+        answer = really(self)
+        if threading.get_ident() != ours:
+            tried.set()
+        return answer
+
+    worker = one.workers(["a", "b", "c", "d"], 1, ttl=600)
+    with monkeypatch.context() as during:
+        during.setattr(Outcome, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            worker.take()
+    worker.close()
+    until(lambda: other.leases() == [], "all are given back")
 
 
 def test_two_workers_that_want_the_same_tasks_at_once_end_up_with_all_of_them(
