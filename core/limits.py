@@ -183,6 +183,10 @@ REPLIES_PER_SESSION_MAX: Final = 4096
 """Answers kept for retries until the client acknowledges them. A client with more unacknowledged requests is told
 Busy: it has lost its way, and its answers would fill every node's memory."""
 
+REPLIES_BYTES_PER_SESSION_MAX: Final = 1024 * 1024
+"""The same bound in bytes, twice what so many usual answers take: they are written with their session at each save. The
+last one may go beyond it; none is larger than a circle."""
+
 CLAIMS_PER_PING_MAX: Final = 100
 """Claims whose state one ping may ask for; a client with more asks in turns."""
 

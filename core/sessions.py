@@ -19,6 +19,7 @@ from .results import (
     Result,
     SessionOpened,
 )
+from .room import weight_of_answer
 
 
 @dataclass(slots=True)
@@ -28,6 +29,7 @@ class Session:
     record: SessionRecord
     replies: dict[int, Result] = field(default_factory=dict)
     claims: dict[int, None] = field(default_factory=dict)
+    kept_bytes: int = 0
 
     def refuses(self, number: int, proof: int) -> str:
         """Return with which code a request is refused that does not come from whoever is attached; "" if it does.
@@ -141,8 +143,8 @@ class Sessions:
         self._sessions[record.session] = session
         self._by_key[record.key] = record.session
         self._book.room.take(record)
-        for result in session.replies.values():
-            self._book.room.take_answer(result)
+        for number, result in session.replies.items():
+            self.keep(session, number, result)
         self.changed[record.session] = None
         self._deadlines.add(record.expires_at_ms, SESSION_ENDS, record.session)
 
@@ -195,20 +197,25 @@ class Sessions:
         if kept is not None:
             return kept
         most = limits.REPLIES_WHEN_FULL_MAX if self._book.room.full else limits.REPLIES_PER_SESSION_MAX
-        if number < record.refused_below or len(session.replies) >= most:
+        overrun = len(session.replies) >= most or session.kept_bytes >= limits.REPLIES_BYTES_PER_SESSION_MAX
+        if overrun or number < record.refused_below:
             # nothing is kept of a refusal but this: a copy of the command that comes late must stay without effect
             record.refused_below = max(record.refused_below, min(number + 1, INT_MAX))
-            return failed(TOO_MANY, f"{most} answers of this session are not acknowledged")
+            there = f"{len(session.replies)} answers of this session, {session.kept_bytes} bytes,"
+            return failed(TOO_MANY, f"{there} are not acknowledged: that is too much, or was when this was refused")
         return None
 
     def keep(self, session: Session, number: int, result: Result) -> None:
         """Keep the answer to a request until its client acknowledges it."""
         session.replies[number] = result
+        session.kept_bytes += weight_of_answer(result)
         self._book.room.take_answer(result)
 
     def _forget(self, session: Session, numbers: list[int]) -> None:
         for number in numbers:
-            self._book.room.give_answer(session.replies.pop(number))
+            result = session.replies.pop(number)
+            session.kept_bytes -= weight_of_answer(result)
+            self._book.room.give_answer(result)
 
     # --- rows --------------------------------------------------------------------------------------------------------
 

@@ -1,11 +1,16 @@
 """Claims, renewals, retries, sessions and limits in the lease state; P1 to P11 are the promises of the design."""
 
+from typing import Any
+
 import pytest
 
 from lessor.core import limits
-from lessor.core.commands import FOREVER, Cancel, CloseSession, OpenSession, Operation, Ping, Release, Renew
+from lessor.core.commands import FOREVER, Cancel, Claim, CloseSession, OpenSession, Operation, Ping, Release, Renew
+from lessor.core.encoding import INT_MAX, encode
 from lessor.core.lease_state import LeaseState
+from lessor.core.resources import Mode, Resource
 from lessor.core.results import (
+    NO_SUCH_SEMAPHORE,
     NO_TTL,
     SESSION_EXPIRED,
     STALE_NUMBER,
@@ -21,6 +26,7 @@ from lessor.core.results import (
     SessionClosed,
     SessionOpened,
 )
+from lessor.core.room import weight_of_answer
 
 from ..support.leases import Leases, claim
 
@@ -326,6 +332,36 @@ def test_a_client_with_too_many_unseen_answers_is_refused_until_it_says_what_it_
     assert leases.holder("y") is None
     assert leases.ask(anna, claim("x1"), number=1) == ClaimStatus(1, HELD, 1, 10_000, 0)
     assert leases.ask(anna, claim("y"), number=5, acked_below=3) == ClaimStatus(4, HELD, 4, 10_000, 0)
+
+
+def test_a_client_with_unseen_answers_of_too_many_bytes_is_refused_until_it_says_what_it_saw(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # P10
+    monkeypatch.setattr(limits, "REPLIES_BYTES_PER_SESSION_MAX", 3000)
+    leases = Leases()
+    anna = leases.session()
+    too_long = Claim("n", (Resource(("p" * 900,), Mode.COUNT, 1),), "h", b"", 0, 0, detached=False)
+    answers = [leases.ask(anna, too_long, number=number) for number in range(1, 5)]
+    assert all(isinstance(answer, Failed) and answer.code == NO_SUCH_SEMAPHORE for answer in answers)
+    refused = leases.ask(anna, claim("y"), number=5)
+    assert isinstance(refused, Failed)
+    assert refused.code == TOO_MANY
+    kept_bytes = leases.state.sessions_open[anna].kept_bytes
+    assert 3000 < sum(len(encode(answer)) for answer in answers) <= kept_bytes
+    assert LeaseState.restore(leases.state.snapshot()).sessions_open[anna].kept_bytes == kept_bytes, (
+        "on every node (P1)"
+    )
+    assert leases.ask(anna, too_long, number=2) == answers[1], "what is kept is still answered (P6)"
+    assert leases.ask(anna, claim("y"), number=5).code == TOO_MANY  # type: ignore[union-attr]
+    granted: Any = leases.ask(anna, claim("y"), number=6, acked_below=5)
+    assert granted.phase == HELD
+    leases.ask(anna, Ping(()), acked_below=7)
+    assert leases.state.sessions_open[anna].kept_bytes == 0
+
+
+def test_usual_answers_are_bounded_by_their_number_alone() -> None:
+    usual = weight_of_answer(ClaimStatus(INT_MAX, HELD, INT_MAX, INT_MAX, INT_MAX, INT_MAX, INT_MAX, "expired"))
+    assert limits.REPLIES_PER_SESSION_MAX * usual < limits.REPLIES_BYTES_PER_SESSION_MAX
 
 
 def test_a_command_that_was_refused_stays_without_effect_when_a_copy_of_it_arrives_late(
