@@ -13,7 +13,7 @@ from .namespaces import Namespaces
 from .pins import Pins
 from .queues import Queues
 from .records import ClaimRecord, LapsedRecord
-from .resources import Mode, Resource, reduced
+from .resources import ALL_UNITS, Mode, Resource, reduced
 from .results import (
     CANNOT_GROW,
     COUNT_TOO_LARGE,
@@ -143,7 +143,7 @@ class Claims:
             limit, created = self.queues_of(namespace).capacity(resource.path)
             if not resource.limit and not created:
                 return failed(NO_SUCH_SEMAPHORE, f"there is no semaphore {'/'.join(resource.path)!r}")
-            if resource.limit and (created or limit not in (resource.limit, FOREVER)):
+            if resource.limit and (created or limit not in (resource.limit, ALL_UNITS)):
                 return failed(LIMIT_DIFFERS, f"the semaphore {'/'.join(resource.path)!r} has the limit {limit}")
             if resource.count > (resource.limit or limit):
                 return failed(COUNT_TOO_LARGE, f"a count of {resource.count} is more than the limit {limit}")

@@ -26,7 +26,7 @@ from .namespaces import Namespaces
 from .pins import Pins
 from .records import ClaimRecord, PinRecord, RegisterRecord, SemaphoreRecord
 from .registers import Registers
-from .resources import Mode
+from .resources import ALL_UNITS, Mode
 from .results import (
     About,
     ClaimInfo,
@@ -105,7 +105,7 @@ class Looks:
         lapsed = self._lapses.find(namespace, path)
         semaphore = self._semaphores.shelf.of((namespace, path))
         limit, created = (0, False) if queues is None else queues.capacity(path)
-        counted = semaphore is not None or (queues is not None and limit < limits.SEMAPHORE_LIMIT_MAX + 1)
+        counted = semaphore is not None or (queues is not None and limit != ALL_UNITS)
         about = About(
             limit=limit if counted else 0,
             ephemeral=counted and not created,

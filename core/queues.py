@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from . import limits
+from .encoding import INT_MAX
 from .resources import ALL_UNITS, Mode, Resource
 
 Wants = OrderedDict[int, Resource]
@@ -283,7 +284,7 @@ class Queues:
         can share: the end of that is another change, and so is its grant, unless to write, which keeps him as well.
         """
         for resource in resources:
-            node, before = self._root, ALL_UNITS
+            node, before = self._root, INT_MAX
             for segment in resource.path:
                 if _first(node.waiting) < before:
                     before = _first(node.waiting)
@@ -431,7 +432,7 @@ class Queues:
 
 
 def _first(queue: OrderedDict[int, Resource] | OrderedDict[int, int]) -> int:
-    return next(iter(queue), ALL_UNITS)
+    return next(iter(queue), INT_MAX)
 
 
 def _above(node: _Node) -> Iterator[_Node]:
