@@ -58,10 +58,6 @@ class Shelf(Generic[R]):
         """Return every record in the order of their numbers."""
         return [self._records[number] for number in sorted(self._records)]
 
-    def first(self) -> R | None:
-        """Return the oldest record."""
-        return next(iter(self._records.values()), None)
-
     def after(self, number: int) -> Iterator[R]:
         """Yield the records with higher numbers than this, in order."""
         return (self._records[other] for other in sorted(other for other in self._records if other > number))
