@@ -169,9 +169,9 @@ def run_show(options: argparse.Namespace) -> int:
         about = service.about(path)
     line = line_of(path, about.leases)
     if options.json:
-        print_json(all_as_json(options.namespace, line, about, {}))
+        print_json(all_as_json(options.namespace, line, about, {}, []))
     elif about.created:
-        print_all(options.namespace, line, about, {})
+        print_all(options.namespace, line, about, {}, [])
     else:
         also = "; what is claimed there is told by `lessor show`" if line.held else ""
         complain(command_of(options), f"semaphore {called(path)} was not created{also}")

@@ -8,7 +8,7 @@ from ..client.lease import LeaseView
 from ..client.sync import Client
 from ..core.resources import Mode
 from . import exit_codes
-from .claims import Line, as_json, holder_json, line_of, mode, resource_at
+from .claims import Line, as_json, holder_json, line_of, mode, overlap, resource_at, stands_in_the_way
 from .names import PATHS, Path, add_name, called, path_of, shown
 from .options import Commands, Parser, add_client, add_json, client
 from .output import complain, counted, data_fields, print_json, printable, short, shown_data, table
@@ -17,9 +17,10 @@ SUMMARY = "Show all about one name: who holds it, since when and until when, who
 NOTES = (
     """
 It tells of each holder the token, the mode (write: alone; read: with other readers; or units of a semaphore), and how
-long the lease lasts; of those who wait, the order; of what overlaps it, a lock on a path above or below it. And: the
-semaphore's units, who pins it (a pinned lease does not expire), for how long it stays closed after a lease lapsed (lock
-delay), the lease that lapsed last and why, and the version of its register.
+long the lease lasts; of those who wait, the order, and who keeps the first of them back on another name that he asks
+for; of what overlaps it, a lock on a path above or below it. And: the semaphore's units, who pins it (a pinned lease
+does not expire), for how long it stays closed after a lease lapsed (lock delay), the lease that lapsed last and why,
+and the version of its register.
 
 The exit code is 1 if nobody holds it, a part of it, or what it is a part of. What is shown was true when the service
 answered and may have changed since: to decide who may work, acquire the lease; to keep a late holder out, compare
@@ -37,6 +38,8 @@ lessor show -- -odd-name                               one that begins with -
 HEADER = "HOLDER TOKEN MODE HELD EXPIRES TTL SESSION DATA".split()
 NUMBERS = "TOKEN HELD EXPIRES TTL SESSION".split()
 LABEL = 13
+ELSEWHERE = 10
+"""Other names of the first in line at which is looked, one question each: as many as a person reads."""
 
 
 def register(commands: "Commands[Parser]") -> None:
@@ -63,10 +66,11 @@ def run(options: argparse.Namespace) -> int:
         about = service.about(path)
         line = line_of(path, about.leases)
         above = {} if line.held else closed_above(service, path)
+        elsewhere = kept_back_by(service, line)
     if options.json:
-        print_json(all_as_json(options.namespace, line, about, above))
+        print_json(all_as_json(options.namespace, line, about, above, elsewhere))
     else:
-        print_all(options.namespace, line, about, above)
+        print_all(options.namespace, line, about, above, elsewhere)
     if line.held:
         return exit_codes.OK
     if not options.json:
@@ -82,13 +86,33 @@ def closed_above(service: Client, path: Path) -> dict[Path, Lapse]:
     return {above: lapse for above, lapse in found.items() if lapse is not None and lapse.closed_for}
 
 
-def all_as_json(namespace: str, line: Line, about: Description, above: dict[Path, Lapse]) -> dict[str, Any]:
+def kept_back_by(service: Client, line: Line) -> list[tuple[Path, LeaseView]]:
+    """Return who is in the way of the first in line on the other names that he asks for, which he gets all at once."""
+    found: list[tuple[Path, LeaseView]] = []
+    for first in line.waiting[:1]:
+        others = [resource for resource in first.resources if not overlap(resource.path, line.path)]
+        for resource in others[:ELSEWHERE]:
+            about = service.about(resource.path)
+            if resource.mode == Mode.COUNT and about.units + resource.count <= about.limit:
+                continue
+            ahead = [view for view in about.leases if not view.waiting or view.claim < first.claim]
+            found += [(resource.path, view) for view in ahead if stands_in_the_way(view, resource)][:1]
+    return found
+
+
+def all_as_json(
+    namespace: str, line: Line, about: Description, above: dict[Path, Lapse], elsewhere: list[tuple[Path, LeaseView]]
+) -> dict[str, Any]:
     """Return all about a path as an object that always has the same keys."""
     return {
         **as_json(namespace, line),
         "overlapping": [
             {"path": list(resource_at(view, line.path).path), **holder_json(view, line.path)}
             for view in line.overlapping
+        ],
+        "kept_back_by": [
+            {"path": list(path), "holder": view.holder, "token": view.token or None, "waiting": view.waiting}
+            for path, view in elsewhere
         ],
         "semaphore": _semaphore(about),
         "pins": list(about.pins),
@@ -115,7 +139,9 @@ def _lapse_json(lapse: Lapse) -> dict[str, Any]:
     }
 
 
-def print_all(namespace: str, line: Line, about: Description, above: dict[Path, Lapse]) -> None:
+def print_all(
+    namespace: str, line: Line, about: Description, above: dict[Path, Lapse], elsewhere: list[tuple[Path, LeaseView]]
+) -> None:
     """Print all about a path."""
     _say("name", shown(line.path))
     _say("namespace", namespace)
@@ -132,6 +158,10 @@ def print_all(namespace: str, line: Line, about: Description, above: dict[Path, 
         _say("waiting", f"{len(line.waiting)}, in this order")
         for place, view in enumerate(line.waiting, start=1):
             _print_waiter(place, view, line.path)
+    for path, view in elsewhere:
+        has = f"{printable(view.holder)} waits for before him" if view.waiting else f"{printable(view.holder)} holds"
+        token = "" if view.waiting else f" (token {view.token})"
+        _say("kept back", f"the first in line also asks for {called(path)}, which {has}{token}")
     if line.observing:
         _say("observing", f"{counted(line.observing, 'waits', 'wait')} until it is free, without a place in line")
     if about.pins:

@@ -29,7 +29,7 @@ KEYS = {
     "data_base64",
     "waiting",
 }
-SHOWN = KEYS | {"overlapping", "semaphore", "pins", "closed_for", "lapsed", "register_version"}
+SHOWN = KEYS | {"overlapping", "kept_back_by", "semaphore", "pins", "closed_for", "lapsed", "register_version"}
 
 
 @pytest.fixture

@@ -50,6 +50,28 @@ def test_all_who_read_are_shown_and_who_waits_has_its_place(
         two.release()
 
 
+def test_who_waits_first_in_line_here_and_is_kept_back_elsewhere_is_shown_with_what_keeps_him_back(
+    service: str, client: lessor.Client, other: lessor.Client, run: Run
+) -> None:
+    lease = other.acquire("b")
+
+    def ask() -> None:
+        with client.lock_all(["a", "b", "c"]):
+            pass
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    until(lambda: client.describe("a"), "he stands in line")
+    done = run("show", "a", "--endpoints", service)
+    assert f"kept back:   the first in line also asks for 'b', which other holds (token {lease.token})" in done.out
+    shown = run("show", "a", "--json", "--endpoints", service).json
+    assert shown["kept_back_by"] == [{"path": ["b"], "holder": "other", "token": lease.token, "waiting": False}]
+    with waiting(other, write("a"), "a", 1):
+        assert run("show", "b", "--json", "--endpoints", service).json["kept_back_by"] == [], "he is in the way himself"
+        lease.release()
+    thread.join(30)
+
+
 def test_a_semaphore_is_shown_with_its_units(
     service: str, client: lessor.Client, other: lessor.Client, run: Run
 ) -> None:
