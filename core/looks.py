@@ -1,10 +1,10 @@
 """What can be asked of the lease state without changing it: descriptions, listings, and the events of a while ago."""
 
 import itertools
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import limits
 from .book import Book
@@ -21,10 +21,10 @@ from .commands import (
 )
 from .events import Event
 from .lapses import Lapses
-from .listing import cut_page, numbers_after
+from .listing import cut, cut_page, numbers_after
 from .namespaces import Namespaces
 from .pins import Pins
-from .records import ClaimRecord, PinRecord, RegisterRecord, SemaphoreRecord
+from .records import ClaimRecord, PinRecord, RegisterRecord, SemaphoreRecord, SessionRecord
 from .registers import Registers
 from .resources import ALL_UNITS, Mode
 from .results import (
@@ -45,7 +45,14 @@ from .results import (
     Valid,
 )
 from .semaphores import Semaphores
-from .sessions import Session, Sessions
+from .sessions import Sessions
+
+
+class _Named(NamedTuple):
+    """A namespace in a listing, whether it was created or not."""
+
+    number: int
+    namespace: str
 
 
 class Looks:
@@ -88,8 +95,7 @@ class Looks:
             case GetRegister(namespace, path):
                 return self._registers.get(namespace, path)
             case DescribeNamespace(name):
-                sessions = Counter(session.record.namespace for session in self._sessions.every())
-                return self._namespace_info(name, sessions)
+                return self._namespace_info(name)
             case ListRecords():
                 return self._list(look)
             case ReadEvents():
@@ -145,34 +151,45 @@ class Looks:
     # --- records -----------------------------------------------------------------------------------------------------
 
     def _list(self, look: ListRecords) -> RecordPage:
-        rows: Iterable[Any]
+        table: Any
+        find: Callable[[int], Any]
+        inform: Callable[[Any], Any]
         match look.kind:
             case "sessions":
-                rows = (self._session_info(one) for one in self._sessions.every() if one.record.session > look.after)
+                table, find, inform = self._sessions, self._session, self._session_info
             case "semaphores":
-                rows = (self._semaphore_info(record) for record in self._semaphores.shelf.after(look.after))
+                table, find, inform = self._semaphores.shelf, self._semaphores.shelf.record, self._semaphore_info
             case "pins":
-                rows = (_pin_info(record) for record in self._pins.shelf.after(look.after))
+                table, find, inform = self._pins.shelf, self._pins.shelf.record, _pin_info
             case "registers":
-                rows = (_register_info(record) for record in self._registers.shelf.after(look.after))
+                table, find, inform = self._registers.shelf, self._registers.shelf.record, _register_info
             case _:
                 return self._list_namespaces(look)
-        wanted = (row for row in rows if look.namespace in ("", row.namespace))
-        return _page(wanted, look.limit)
+        page, upto = cut(table.numbers_after(look.after), find, look.namespace, look.limit, inform, _bytes_of_row)
+        return RecordPage(tuple(page), upto)
 
     def _list_namespaces(self, look: ListRecords) -> RecordPage:
         """List those that were created by their numbers; behind the last of them those that are merely used."""
-        sessions = Counter(session.record.namespace for session in self._sessions.every())
-        info = self._namespace_info
-        created = (info(record.name, sessions) for record in self._namespaces.shelf.after(look.after))
-        used = dict.fromkeys([*self._claims.queues, *sessions])
-        last = self._book.header.last_item
+        created, last = self._namespaces.shelf, self._book.header.last_item
+        used = dict.fromkeys([*self._claims.queues, *self._sessions.in_namespace])
         merely = sorted(name for name in used if not self._namespaces.created(name))
-        behind = (info(name, sessions, number) for number, name in enumerate(merely, last + 1) if number > look.after)
-        wanted = (row for row in itertools.chain(created, behind) if look.namespace in ("", row.name))
-        return _page(wanted, look.limit)
 
-    def _namespace_info(self, name: str, sessions: Counter[str], number: int = 0) -> NamespaceInfo:
+        def find(number: int) -> _Named | None:
+            if number > last:
+                return _Named(number, merely[number - last - 1])
+            record = created.record(number)
+            return None if record is None else _Named(number, record.name)
+
+        behind = range(max(look.after, last) + 1, last + 1 + len(merely))
+        numbers = itertools.chain(created.numbers_after(look.after), behind)
+
+        def inform(one: _Named) -> NamespaceInfo:
+            return self._namespace_info(one.namespace, one.number)
+
+        page, upto = cut(numbers, find, look.namespace, look.limit, inform, _bytes_of_row)
+        return RecordPage(tuple(page), upto)
+
+    def _namespace_info(self, name: str, number: int = 0) -> NamespaceInfo:
         record = self._namespaces.shelf.of(name)
         return NamespaceInfo(
             number=record.number if record is not None else number,
@@ -180,11 +197,15 @@ class Looks:
             created=record is not None,
             config=self._namespaces.config(name),
             claims=self._namespaces.claims.get(name, 0),
-            sessions=sessions[name],
+            sessions=self._sessions.in_namespace[name],
         )
 
-    def _session_info(self, session: Session) -> SessionInfo:
-        record = session.record
+    def _session(self, number: int) -> SessionRecord | None:
+        session = self._sessions.get(number)
+        return None if session is None else session.record
+
+    def _session_info(self, record: SessionRecord) -> SessionInfo:
+        session = self._sessions[record.session]
         held = sum(self._claims.all[claim].token > 0 for claim in session.claims)
         return SessionInfo(
             number=record.session,
@@ -237,16 +258,9 @@ def _written(claims: Claims, record: SemaphoreRecord) -> bool:
     return False
 
 
-def _page(rows: Iterator[Any], limit: int) -> RecordPage:
-    page: list[Any] = []
-    size = 0
-    for row in rows:
-        if len(page) >= limit or size >= limits.PAGE_BYTES:
-            return RecordPage(tuple(page), page[-1].number)
-        page.append(row)
-        size += len(getattr(row, "data", b"")) + 200
-        size += _bytes_of(getattr(row, "path", ())) + _bytes_of(getattr(row, "entities", ()))
-    return RecordPage(tuple(page), 0)
+def _bytes_of_row(row: Any) -> int:
+    paths = _bytes_of(getattr(row, "path", ())) + _bytes_of(getattr(row, "entities", ()))
+    return len(getattr(row, "data", b"")) + 200 + paths
 
 
 def _bytes_of(names: tuple[str, ...]) -> int:

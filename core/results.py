@@ -342,7 +342,7 @@ LISTED: Final = ("namespaces", "sessions", "semaphores", "pins", "registers")
 @wire(145)
 @dataclass(frozen=True, slots=True)
 class RecordPage:
-    """Records in the order of their numbers; others may follow after number `upto`, if it is not 0."""
+    """Records in the order of their numbers; others may follow after number `upto`, if it is not 0, even after none."""
 
     records: Annotated[tuple[Listed, ...], MaxItems(limits.LIST_PAGE_MAX)]
     upto: int

@@ -1,5 +1,6 @@
 """The sessions of the lease state: opened, kept alive, taken over, ended; and the answers kept for retries."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -8,6 +9,7 @@ from .book import Book, failed
 from .commands import ATTACH_STEP, AttachSession, OpenSession, proof_of
 from .deadlines import SESSION_ENDS, Deadlines
 from .encoding import INT_MAX
+from .listing import numbers_after
 from .records import KeptReply, SessionRecord
 from .results import (
     OUT_OF_SEQUENCE,
@@ -55,6 +57,9 @@ class Sessions:
         self._deadlines = deadlines
         self._sessions: dict[int, Session] = {}
         self._by_key: dict[bytes, int] = {}
+        self._numbers: list[int] = []  # in their order; some may have ended
+        self.in_namespace: Counter[str] = Counter()
+        """How many there are in each namespace."""
 
     def __len__(self) -> int:
         """Return how many sessions are open."""
@@ -67,6 +72,10 @@ class Sessions:
     def __getitem__(self, number: int) -> Session:
         """Return a session that is known to be there."""
         return self._sessions[number]
+
+    def numbers_after(self, number: int) -> Iterator[int]:
+        """Yield the numbers above this one, in order; some may be of sessions that have ended."""
+        return numbers_after(self._numbers, number)
 
     def every(self) -> Iterator[Session]:
         """Yield every session in the order of their numbers."""
@@ -138,10 +147,12 @@ class Sessions:
         return SessionOpened(record.session, record.expires_at_ms, record.attach)
 
     def add(self, session: Session) -> None:
-        """Take in a session that is open."""
+        """Take in a session that is open, with a higher number than those before."""
         record = session.record
         self._sessions[record.session] = session
         self._by_key[record.key] = record.session
+        self._numbers.append(record.session)
+        self.in_namespace[record.namespace] += 1
         self._book.room.take(record)
         for number, result in session.replies.items():
             self.keep(session, number, result)
@@ -153,6 +164,11 @@ class Sessions:
         number = session.record.session
         del self._sessions[number]
         del self._by_key[session.record.key]
+        if len(self._numbers) > 2 * len(self._sessions) + 1000:
+            self._numbers = sorted(self._sessions)
+        self.in_namespace[session.record.namespace] -= 1
+        if not self.in_namespace[session.record.namespace]:
+            del self.in_namespace[session.record.namespace]
         self._book.room.give(session.record)
         self._forget(session, list(session.replies))
         self.changed[number] = None

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
+from .listing import numbers_after
 from .room import Room, weight
 
 
@@ -26,13 +27,16 @@ class Shelf(Generic[R]):
         """The numbers of what was put, altered or dropped since the last save."""
         self._records: dict[int, R] = {}
         self._number_of: dict[object, int] = {}
+        self._numbers: list[int] = []  # in their order; some may be gone
 
     def __len__(self) -> int:
         """Return how many records there are."""
         return len(self._records)
 
     def put(self, thing: object, record: R) -> None:
-        """Add the record of a thing that has none yet, or say that the record of one has changed."""
+        """Add the record of a thing that has none yet, the last in order, or say that the record of one has changed."""
+        if record.number not in self._records:
+            self._numbers.append(record.number)
         self._records[record.number] = record
         self._weigh(record.number, weight(record))
         self._number_of[thing] = record.number
@@ -48,7 +52,10 @@ class Shelf(Generic[R]):
         number = self._number_of.pop(thing)
         self.changed[number] = None
         self._weigh(number, 0)
-        return self._records.pop(number)
+        record = self._records.pop(number)
+        if len(self._numbers) > 2 * len(self._records) + 1000:
+            self._numbers = sorted(self._records)
+        return record
 
     def record(self, number: int) -> R | None:
         """Return the record of this number, None if it is no more."""
@@ -58,9 +65,9 @@ class Shelf(Generic[R]):
         """Return every record in the order of their numbers."""
         return [self._records[number] for number in sorted(self._records)]
 
-    def after(self, number: int) -> Iterator[R]:
-        """Yield the records with higher numbers than this, in order."""
-        return (self._records[other] for other in sorted(other for other in self._records if other > number))
+    def numbers_after(self, number: int) -> Iterator[int]:
+        """Yield the numbers above this one, in order; some may be of records that are no more."""
+        return numbers_after(self._numbers, number)
 
     def _weigh(self, number: int, new: int) -> None:
         """Count what a record takes now: it may have changed since it was last put."""

@@ -6,12 +6,14 @@ import pytest
 
 from lessor.core import limits
 from lessor.core.commands import (
+    ANY_VERSION,
     FOREVER,
     LOOKS,
     Claim,
     CreateNamespace,
     CreateSemaphore,
     Describe,
+    EraseRegister,
     ListRecords,
     NamespaceConfig,
     Pin,
@@ -118,6 +120,39 @@ def test_a_listing_page_by_page_shows_every_record_once(kind: str, limit: int) -
     odd = [info for info in seen if "odd" in (getattr(info, "namespace", ""), getattr(info, "name", ""))]
     assert list(one.records) == odd
     assert odd
+
+
+@pytest.mark.parametrize("kind", ["sessions", "semaphores", "pins", "registers", "namespaces"])
+def test_a_listing_looks_at_a_bounded_number_of_records_and_comes_to_its_end_all_the_same(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:  # P10
+    desk = a_full_listing()
+    whole: dict[str, Any] = {name: desk.ask(0, ListRecords(kind, name, 0, 100)) for name in ("", "odd", "nowhere")}
+    monkeypatch.setattr(limits, "LIST_LOOK_MAX", 2)
+    for name, expected in whole.items():
+        pages: list[Any] = [desk.ask(0, ListRecords(kind, name, 0, 100))]
+        while pages[-1].upto:
+            pages.append(desk.ask(0, ListRecords(kind, name, pages[-1].upto, 100)))
+        assert [info for page in pages for info in page.records] == list(expected.records)
+        assert len(pages) == 3, "two of the five at a time"
+
+
+def test_what_is_gone_is_not_listed_and_leaves_nothing_behind() -> None:  # P10
+    desk = Desk()
+    held = desk.take(Resource(()))
+    desk.ask(desk.anna, PutRegister("n", ("kept",), held.token, ANY_VERSION, b""))
+    for number in range(1010):
+        desk.ask(
+            desk.anna, PutRegister("n", (str(number),), held.token, ANY_VERSION, b""), acked_below=desk.last_number
+        )
+        desk.ask(desk.anna, EraseRegister("n", (str(number),), held.token, ANY_VERSION))
+        desk.close(desk.session())
+    for kind, count in (("registers", 1), ("sessions", 2)):
+        page: Any = desk.ask(0, ListRecords(kind, "", 0, 100))
+        assert (len(page.records), page.upto) == (count, 0)
+    assert len(desk.state.registers.shelf._numbers) < 1010
+    assert len(desk.state.sessions_open._numbers) < 1010
+    check_consistent(desk.state)
 
 
 def test_a_page_of_large_records_is_cut_by_its_size() -> None:  # P10

@@ -288,6 +288,10 @@ def check_consistent(state: LeaseState) -> None:
         assert sorted(state.sessions_open[number].claims) == owned, "a session knows its claims"
     assert {key: sorted(chain) for key, chain in state.claims.chains.items()} == anew.claims.chains_sorted()
     assert state.namespaces.claims == anew.namespaces.claims
+    assert state.sessions_open.in_namespace == anew.sessions_open.in_namespace
+    for table, other in zip(state.tables.values(), anew.tables.values(), strict=True):
+        if hasattr(table, "_numbers"):
+            assert [number for number in table._numbers if table.record(number) is not None] == other._numbers
     for mine, other in ((state.lapses, anew.lapses),):
         assert {key: list(numbers) for key, numbers in mine._by_key.items()} == {
             key: list(numbers) for key, numbers in other._by_key.items()

@@ -66,7 +66,7 @@ class WideConfigured(Checker):
                 self.world.mark("a ttl that the namespace gave")
         if config is not None and config.ttl_max_ms and asked.ttl_ms > config.ttl_max_ms:
             raise self.fail(f"claim {number} asked for {asked.ttl_ms} ms, and {config.ttl_max_ms} ms are allowed")
-        closed = [lapsed for lapsed in after.lapses if lapsed.closed_until_ms]  # counted until their names open
-        there = sum(one.namespace == asked.namespace for one in [*after.claims.values(), *closed])
+        closed = [one.namespace for one in after.lapses if one.closed_until_ms]  # counted until their names open
+        there = [*(one.namespace for one in after.claims.values()), *closed].count(asked.namespace)
         if claim is not None and config is not None and 0 < config.claims_max < there:
             raise self.fail(f"there are {there} claims in {asked.namespace!r}, and {config.claims_max} are allowed")
