@@ -1,5 +1,7 @@
 """The typed errors of lessor, each either definite (it certainly did not happen) or indefinite (it may have) (P9)."""
 
+from typing import Any
+
 
 class LessorError(Exception):
     """Base of all errors of lessor.
@@ -9,6 +11,10 @@ class LessorError(Exception):
     """
 
     indefinite: bool = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be copied and pickled as it is, whatever it was made of: errors cross processes, as those of a pool do."""
+        return _again, (type(self), self.args), self.__dict__
 
 
 class BadRequest(LessorError, ValueError):
@@ -29,3 +35,10 @@ class ForeignDatabase(LessorError):
 
 class InvariantBroken(LessorError):
     """An assertion of the protocol failed; the node stops rather than guess."""
+
+
+def _again(kind: type[LessorError], args: tuple[Any, ...]) -> LessorError:
+    """Return an error of this kind and text, not made anew: its arguments may have been others."""
+    error = kind.__new__(kind)
+    error.args = args
+    return error
