@@ -316,7 +316,9 @@ class Client(BaseClient, AsyncModel, Recipes, Watches):
             Unavailable, ServiceBusy: as `acquire`.
         """
         check_on_lost(on_lost)
-        return [self._lease(record, on_lost) for record in await self._caller.ask(self._caller.protocol.recover)]
+        protocol = self._caller.protocol
+        found = await self._caller.ask(protocol.recover, protocol.abandon_recovery)
+        return [self._lease(record, on_lost) for record in found]
 
     # --- looking -----------------------------------------------------------------------------------------------------
 

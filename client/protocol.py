@@ -6,7 +6,7 @@ It is told what happened and what time it is, and says what to send and when to 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.commands import (
@@ -53,6 +53,14 @@ class _Session:
     number: int
     expires_at_ms: int
     ticket: SessionTicket
+
+
+@dataclass(slots=True)
+class Recovery:
+    """What somebody who asked for it was handed of the leases of a session that was taken over."""
+
+    leases: list[LeaseRecord] = field(default_factory=list)
+    abandoned: bool = False
 
 
 class Protocol(Ends):
@@ -127,7 +135,8 @@ class Protocol(Ends):
     @property
     def session_number(self) -> int:
         """The number of the session, 0 while there is none."""
-        return self.session.number if self.session is not None else 0
+        session = self.session  # asked for without the lock, while it may end
+        return session.number if session is not None else 0
 
     @property
     def endpoints(self) -> list[str]:
@@ -236,14 +245,23 @@ class Protocol(Ends):
         if self.closed:
             self._leases.let_go(lease, CLOSED)
 
-    def recover(self, on_done: Callable[[Any], None], deadline_ms: int | None) -> None:
+    def recover(self, on_done: Callable[[Any], None], deadline_ms: int | None) -> "Recovery":
         """Have `on_done` get the leases that the session held when it was attached, those that still are; once."""
+        recovery = Recovery()
 
         def done(result: Any) -> None:
-            found, self._inherited = self._inherited, []
-            on_done([lease for lease in found if not lease.over] if isinstance(result, Pong) else result)
+            if isinstance(result, Pong) and not recovery.abandoned:
+                recovery.leases, self._inherited = self._inherited, []
+                result = [lease for lease in recovery.leases if not lease.over]
+            on_done(result)
 
         self.call(Ping(()), done, deadline_ms)
+        return recovery
+
+    def abandon_recovery(self, recovery: "Recovery") -> None:
+        """Nobody took what was recovered: the next one who asks gets it."""
+        recovery.abandoned = True
+        self._inherited += recovery.leases
 
     def session_ticket(self, on_done: Callable[[Any], None], deadline_ms: int | None) -> None:
         """Have `on_done` get the ticket of the session."""
@@ -393,7 +411,8 @@ class Protocol(Ends):
         return self._leases.safe_until_ms(lease)
 
     def _session_until_ms(self, lease: LeaseRecord) -> int:
-        return self.session.expires_at_ms if self.session is not None and self.session.number == lease.session else 0
+        session = self.session  # a user's thread looks without the lock, while it may end
+        return session.expires_at_ms if session is not None and session.number == lease.session else 0
 
     def _why(self, call: Call) -> str:
         """Return why a call has no outcome: one that waits for the session has none for the reason that has kept it."""

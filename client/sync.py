@@ -338,7 +338,9 @@ class Client(BaseClient, Model, Recipes, Watches):
         >>> former.close()
         """
         check_on_lost(on_lost)
-        return [self._lease(record, on_lost) for record in self._caller.ask(self._caller.protocol.recover)]
+        protocol = self._caller.protocol
+        found = self._caller.ask(protocol.recover, protocol.abandon_recovery)
+        return [self._lease(record, on_lost) for record in found]
 
     # --- looking -----------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lessor.client.errors import BadRequest, ClientClosed
+from lessor.client.errors import BadRequest, ClientClosed, Unavailable
 from lessor.client.heritage import SessionTicket, read_session
 from lessor.client.protocol import LeaseRecord, LeaseState, Protocol
 from lessor.client.refusals import OutOfSequence, SessionExpired, SessionStolen, WrongKey
@@ -68,6 +68,33 @@ def operations(world: World, client: FakeClient) -> list[str]:
         if hop.up and hop.client == client.number
         for message in hop.messages
     ]
+
+
+@pytest.mark.parametrize("how", ["timed out", "interrupted before the answer", "interrupted after it"])
+def test_what_nobody_took_is_left_for_the_next_one_who_asks(how: str) -> None:
+    world = World()
+    dead = world.client()
+    acquired(dead)
+    ticket = ticket_of(dead)
+    dead.die()
+    heir = heir_to(world, ticket)
+    protocol = heir.protocol
+    told = heir.begin(lambda done: protocol.session_ticket(done, heir.now_ms + 10_000))
+    world.finish(told)
+    if how == "timed out":
+        world.fate = lambda hop: ()
+        told = heir.begin(lambda done: protocol.recover(done, heir.now_ms + 500))
+        world.finish(told)
+        assert isinstance(told.value, Unavailable)
+        world.heal()
+    else:
+        begun = []
+        told = heir.begin(lambda done: begun.append(protocol.recover(done, heir.now_ms + 10_000)))
+        if how == "interrupted after it":
+            world.finish(told)
+        protocol.abandon_recovery(begun[0])
+        world.finish(told)
+    assert [lease.path for lease in recover(heir)] == [("x",)]
 
 
 def test_the_answer_that_attaches_the_session_tells_of_its_claims_so_none_are_asked_for() -> None:
