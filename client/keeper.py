@@ -10,6 +10,7 @@ is the same in every process. The keeper looks at them several times in each thi
 """
 
 import json
+import logging
 import mmap
 import os
 import select
@@ -24,6 +25,8 @@ from .clock import now_ms
 from .errors import LeaseLost, LessorError
 from .records import LeaseRecord, Terms
 from .ticket import read
+
+log = logging.getLogger(__name__)
 
 KEPT, OWN, RENEW_WHILE, HOLD_UNTIL, OVER, _SLOTS = range(6)
 """Until when the keeper, and the parent itself, has renewed; how long it may be renewed and held (0: for ever); whether
@@ -62,6 +65,8 @@ class Keeper:
             )
         assert self._process.stdin is not None
         self._stdin = self._process.stdin
+        self._looked_ms = now_ms()
+        self._noticed = False
         self._stdin.write(json.dumps(facts).encode() + b"\n")
         self._stdin.flush()
 
@@ -73,7 +78,21 @@ class Keeper:
     def until(self, own_ms: int) -> int:
         """Return until when the lease is renewed, by the parent (`own_ms`) or the keeper; share the parent's word."""
         self._shared[OWN] = max(self._shared[OWN], own_ms)
+        if now_ms() - self._looked_ms >= LOOK_MS_MAX:
+            self._look()
         return max(own_ms, self._shared[KEPT])
+
+    def _look(self) -> None:
+        """Notice, once, that the process has ended before its time; this one then renews alone."""
+        self._looked_ms = now_ms()
+        if self._noticed or self._record.over or not self._process.poll():
+            return  # without an error it ends only because the lease is over
+        self._noticed = True
+        log.warning(
+            "the keeper of %r has ended (status %d): only this process renews it now, and only while it runs Python",
+            "/".join(self._record.path),
+            self._process.returncode,
+        )
 
     def share_progress(self) -> None:
         """Let the keeper know that the work goes on."""

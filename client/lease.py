@@ -229,7 +229,11 @@ class BaseLease:
         from .keeper import Keeper  # noqa: PLC0415 - few need it, and it needs much
 
         signal = SIGNALS[on_lost] if isinstance(on_lost, str) else 0
-        keeper = self._keeper = Keeper(self._protocol.endpoints, self.ticket(), self._record, signal)
+        try:
+            keeper = self._keeper = Keeper(self._protocol.endpoints, self.ticket(), self._record, signal)
+        except BaseException:  # as of a machine that has no room for another process: nobody would have the lease
+            self.begin_release(lambda _: None)
+            raise
         self.tell_first(keeper.changed)
         self._record.kept_until = keeper.until
 

@@ -1,5 +1,6 @@
 """The helper process that renews while its parent cannot: real processes, one of which holds its GIL (P4, P8)."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -106,3 +107,41 @@ def test_work_without_progress_is_not_kept_for_ever(node: Embedded, observer: le
 def test_a_keeper_that_could_keep_nothing_is_refused(node: Embedded, options: dict[str, None], text: str) -> None:
     with lessor.connect(node.endpoints) as client, pytest.raises(lessor.BadRequest, match=text):
         client.acquire("x", keeper="process", **options)  # type: ignore[arg-type]
+
+
+def test_a_keeper_that_has_died_is_reaped_and_told_and_its_parent_renews_alone(
+    observer: lessor.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """P8: whoever counts on it for work that holds the GIL learns that it is gone."""
+    lease = observer.acquire("x", ttl=1.0, keeper="process")
+    os.kill(lease._keeper.pid, signal.SIGKILL)
+    until(lambda: "the keeper of 'x' has ended (status -9)" in caplog.text, "it is told")
+    with pytest.raises(ProcessLookupError):
+        os.kill(lease._keeper.pid, 0)
+    assert not lease.lost.wait(2.0), "it lives on for longer than its ttl"
+    assert lease.release()
+    assert caplog.text.count("has ended") == 1
+
+
+@pytest.mark.parametrize("where", ["subprocess.Popen", "tempfile.TemporaryFile"])
+def test_a_keeper_that_cannot_be_started_leaves_no_lease_behind(
+    node: Embedded, observer: lessor.Client, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """P10: nobody could release it, and it would be renewed for ever. In both faces."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(where, fail)
+    with pytest.raises(BlockingIOError):
+        observer.acquire("x", ttl=600, keeper="process")
+    until(lambda: observer.describe("x") == [], "it is given back")
+
+    async def other_face() -> None:
+        async with lessor.aio.connect(node.endpoints, "kept") as client:
+            with pytest.raises(BlockingIOError):
+                await client.try_acquire("x", ttl=600, keeper="process")
+            while await client.describe("x"):
+                pass
+
+    asyncio.run(asyncio.wait_for(other_face(), 30))
