@@ -66,6 +66,7 @@ class Lease(BaseLease):
             BadRequest: the ttl is out of bounds, or the lease has none.
         """
         ttl_ms = renewal_milliseconds(self.token, ttl)
+        self._check_ours()
         if not self._record.over:
             await self._caller.ask(lambda done, deadline: self._protocol.renew(self._record, ttl_ms, done, deadline))
         if self._record.over:
@@ -147,6 +148,7 @@ class Lease(BaseLease):
 
     async def _asked(self, ask: Ask[T]) -> T:
         check(ask.operation)
+        self._check_ours()
         result = await self._caller.ask(lambda done, deadline: self._protocol.call(ask.operation, done, deadline))
         return ask.read(result)
 

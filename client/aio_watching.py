@@ -10,12 +10,13 @@ from typing import Any, Self
 
 from ..core.checks import check
 from ..transport import sockets
+from .calling import leave_behind
 from .course import RETRY_S, Course, Told
 from .durations import Duration, milliseconds
 from .errors import ClientClosed, ServiceBusy, Unavailable
 from .loop_caller import LoopCaller
 from .wants import Name
-from .watch_feed import Feed
+from .watch_feed import Feed, begins_anew_after_fork
 
 
 class _Closed(Exception):
@@ -39,7 +40,9 @@ class Watch:
         self._interrupt: Callable[[Any], None] | None = None
         self._news = asyncio.Event()
         self._reading = asyncio.Lock()
+        self._finalizer: weakref.finalize[..., Any] | None = None
         self._look_at = 0.0
+        begins_anew_after_fork(self)
 
     @property
     def revision(self) -> int:
@@ -81,6 +84,15 @@ class Watch:
         if feed is not None:
             asyncio.get_running_loop().remove_reader(feed.fileno())
             _leave(feed)
+
+    def begin_anew(self) -> None:
+        """Be the watch of a new process: it goes on from where the parent's was."""
+        if self._feed is not None:
+            leave_behind(self._feed)
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        self._feed = self._interrupt = self._finalizer = None
+        self._news, self._reading = asyncio.Event(), asyncio.Lock()
 
     def __aiter__(self) -> Self:
         """Return the watch itself."""
@@ -181,7 +193,8 @@ class Watch:
             raise self._over or _Closed
         if self._feed is None:
             self._feed = Feed(self._caller, self._course)
-            weakref.finalize(self, _leave, self._feed).atexit = False
+            self._finalizer = weakref.finalize(self, _leave, self._feed)
+            self._finalizer.atexit = False
         return self._feed
 
 

@@ -1,5 +1,6 @@
 """How a thread asks and waits: the blocking bridge between callers and the protocol, which the engine runs."""
 
+import _thread
 import logging
 import threading
 import weakref
@@ -10,11 +11,12 @@ from ..core.commands import FOREVER, Claim
 from .calling import CLOSE_TIMEOUT_MS, END_TIMEOUT_MS, BaseCaller, end_at_exit, leave_behind
 from .clock import now_ms
 from .engine import Engine
-from .errors import ClientClosed, ServiceBusy, Unavailable
+from .errors import ClientClosed, LessorError, ServiceBusy, Unavailable
 from .protocol import Protocol
 from .records import Acquire, Terms
 
 T = TypeVar("T")
+INTERRUPTED = "this thread is in the midst of another call of this client, as in a signal handler, and cannot wait"
 log = logging.getLogger(__name__)
 
 
@@ -35,8 +37,10 @@ class Outcome:
     def set(self, value: Any) -> None:
         """Take the outcome, and wake the caller."""
         self.value = value
-        if self._undone.locked():
+        try:
             self._undone.release()
+        except RuntimeError:
+            pass  # it was set before, maybe by another thread, as the end of a watch is
 
     def wait(self) -> Any:
         """Return the outcome; raise it if it is an error."""
@@ -54,7 +58,7 @@ class Caller(BaseCaller):
         super().__init__(make_protocol, request_timeout_ms)
         self._engine: Engine | None = None
         self._finalizer: weakref.finalize[..., Any] | None = None
-        self._lock = threading.Lock()  # of the engine's making and ending
+        self._lock = threading.RLock()  # of the engine's making and ending
         self._steps = threading.RLock()  # of the protocol
         self._ending = False
 
@@ -62,7 +66,15 @@ class Caller(BaseCaller):
         """Have `begin` begin a request, and return its result; raise it if it is an error.
 
         `abandon` is called, with what `begin` returned, if nobody waits for the result any more.
+
+        Raises:
+            Unavailable: the thread is in the midst of another call of this client, in a signal handler for instance,
+                and cannot wait. What was asked, such as a release, goes on in the background.
         """
+        if self._interrupts_itself():
+            if abandon is None:
+                self._in_background(lambda: self.ask(begin))
+            raise Unavailable(INTERRUPTED, indefinite=abandon is None)
         engine = self._running()
         outcome = Outcome()
         with engine.lock:
@@ -81,6 +93,8 @@ class Caller(BaseCaller):
 
     def acquire(self, operation: Claim, terms: Terms) -> Any:
         """Return a LeaseRecord or a Denied, or raise."""
+        if self._interrupts_itself():
+            raise Unavailable(INTERRUPTED, indefinite=False)
         engine = self._running()
         outcome = Outcome()
         wait_ms = operation.wait_ms
@@ -109,19 +123,27 @@ class Caller(BaseCaller):
             self._engine.wake()
         return result
 
-    def post(self, tell: Callable[[], None]) -> None:
+    def post(self, tell: Callable[[], None]) -> bool:
         """Have user code called in a thread of its own."""
         try:
             threading.Thread(target=tell, name="lessor-tell", daemon=True).start()
         except RuntimeError:
-            log.exception("a change of a lease cannot be told: the interpreter ends")
+            log.exception("a change of a lease cannot be told now: there is no thread for it")
+            return False
+        return True
 
     def make_event(self) -> threading.Event:
         """Return an event for threads."""
         return threading.Event()
 
     def close(self) -> None:
-        """End the session, within two seconds; later calls raise ClientClosed. May be called twice."""
+        """End the session, within two seconds; later calls raise ClientClosed. May be called twice.
+
+        In a signal handler that interrupts another call of this client nothing can be waited for: it is ended soon.
+        """
+        if self._interrupts_itself():
+            self._in_background(self.close)
+            return
         with self._lock:
             engine, self._closed = self._engine, True
             self._engine = None
@@ -152,12 +174,26 @@ class Caller(BaseCaller):
         if self._engine is not None:
             self._engine.join(timeout_ms / 1000)
 
+    def _interrupts_itself(self) -> bool:
+        """Return whether this thread has interrupted itself while it had a lock: the engine would wait for it."""
+        return any(lock._is_owned() for lock in (self._steps, self._lock))  # type: ignore[attr-defined]  # noqa: SLF001
+
+    def _in_background(self, do: Callable[[], Any]) -> None:
+        def run() -> None:
+            try:
+                do()
+            except LessorError:
+                pass  # nobody waits for it
+
+        # a Thread would take a lock of `threading` that may be held here, when the engine was just about to be started
+        _thread.start_new_thread(run, ())
+
     def _wait(self, outcome: Outcome) -> Any:
         try:
             return outcome.wait()
         except ClientClosed:
-            if self._ending:
-                # only a daemon thread can still be waiting: it stands still until it is gone, instead of complaining
+            if self._ending and threading.current_thread().daemon:
+                # it stands still until it is gone, instead of complaining; what atexit calls, though, is told
                 threading.Event().wait()
             raise
 
@@ -180,4 +216,4 @@ class Caller(BaseCaller):
         if self._finalizer is not None:
             self._finalizer.detach()
         self._engine = None
-        self._lock, self._steps = threading.Lock(), threading.RLock()
+        self._lock, self._steps = threading.RLock(), threading.RLock()

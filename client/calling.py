@@ -62,9 +62,10 @@ class BaseCaller:
         self.protocol.now_ms = now_ms()
         return step()
 
-    def post(self, tell: Callable[[], None]) -> None:
-        """Have user code called at once, where it holds up nothing of the client."""
+    def post(self, tell: Callable[[], None]) -> bool:
+        """Have user code called at once, where it holds up nothing of the client; False if that is impossible."""
         tell()
+        return True
 
     def make_event(self) -> Any:
         """Return an event of the face's kind."""

@@ -67,6 +67,7 @@ class Lease(BaseLease):
             BadRequest: the ttl is out of bounds, or the lease has none.
         """
         ttl_ms = renewal_milliseconds(self.token, ttl)
+        self._check_ours()
         if not self._record.over:
             self._caller.ask(lambda done, deadline: self._protocol.renew(self._record, ttl_ms, done, deadline))
         if self._record.over:
@@ -162,6 +163,7 @@ class Lease(BaseLease):
 
     def _asked(self, ask: Ask[T]) -> T:
         check(ask.operation)
+        self._check_ours()
         result = self._caller.ask(lambda done, deadline: self._protocol.call(ask.operation, done, deadline))
         return ask.read(result)
 

@@ -153,6 +153,8 @@ class BaseLease:
         ...     for file in ("a", "b"):
         ...         lease.progress()
         """
+        if self._is_of_a_parent():
+            return
         self._caller.do(lambda: self._protocol.progress(self._record))
         if self._keeper is not None:
             self._keeper.share_progress()
@@ -258,7 +260,21 @@ class BaseLease:
     def _is_not_ours(self) -> bool:
         """Return whether there is nothing to give back: it was released, or is another client's by now."""
         record = self._record
-        return record.state is LeaseState.RELEASED or record.loss in (Loss.FORK, Loss.TAKEN_OVER, Loss.STOLEN)
+        others = record.loss in (Loss.FORK, Loss.TAKEN_OVER, Loss.STOLEN)
+        return others or record.state is LeaseState.RELEASED or self._is_of_a_parent()
+
+    def _is_of_a_parent(self) -> bool:
+        """Return whether this process was forked from the one that acquired it; nobody runs that protocol here."""
+        return self._protocol is not self._caller.protocol
+
+    def _check_ours(self) -> None:
+        """Return if this process may ask something of the lease.
+
+        Raises:
+            LeaseLost: it is the parent's.
+        """
+        if self._is_of_a_parent():
+            raise self._is_lost()
 
     def _lost_in_its_body(self) -> LeaseLost | None:
         lost = self.lost_reason

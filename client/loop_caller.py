@@ -72,10 +72,9 @@ class LoopCaller(BaseCaller):
             self._engine.wake()
         return result
 
-    def post(self, tell: Callable[[], None]) -> None:
+    def post(self, tell: Callable[[], None]) -> bool:
         """Have user code called by the event loop."""
-        if self._engine is not None:
-            _call(self._engine.loop, tell)
+        return self._engine is not None and _call(self._engine.loop, tell)
 
     def make_event(self) -> asyncio.Event:
         """Return an event for tasks."""
@@ -161,12 +160,13 @@ def _set(outcome: "asyncio.Future[Any]", value: Any) -> None:
     _call(loop, step)
 
 
-def _call(loop: asyncio.AbstractEventLoop, step: Callable[[], None]) -> None:
+def _call(loop: asyncio.AbstractEventLoop, step: Callable[[], None]) -> bool:
     """Have a step done by a loop, which may run elsewhere, or be closed: then nobody waits for it any more."""
     try:
         loop.call_soon_threadsafe(step)
     except RuntimeError:
-        pass
+        return False
+    return True
 
 
 def _told(value: Any) -> Any:

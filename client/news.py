@@ -82,7 +82,8 @@ class News:
             begin, self._telling = not self._telling, True
         if begin:
             lease = self._lease_of(caller, record)
-            caller.post(lambda: self._tell(lease))
+            if not caller.post(lambda: self._tell(lease)):
+                self._telling = False  # the next change tells this one too
 
     def _forked(self) -> None:
         """Be in the child of a fork: what was asked for in the parent is done there, and not here."""

@@ -1,7 +1,9 @@
 """The event feeds of all nodes, as a watch wants them: told only that something has happened, and what to poll."""
 
+import os
 import threading
 import weakref
+from typing import Protocol as Protocol_
 
 from ..core.effects import Role
 from ..transport import sockets
@@ -22,6 +24,33 @@ class _Shared:
 
 _shared: "weakref.WeakKeyDictionary[Protocol, _Shared]" = weakref.WeakKeyDictionary()
 _lock = threading.RLock()  # also the garbage collector may close a watch
+
+
+class Forkable(Protocol_):
+    """A watch, as a fork concerns it."""
+
+    def begin_anew(self) -> None:
+        """Be the watch of a new process: its locks are nobody's, and its sockets are the parent's."""
+        ...
+
+
+_watches: "weakref.WeakSet[Forkable]" = weakref.WeakSet()
+
+
+def begins_anew_after_fork(watch: Forkable) -> None:
+    """Have a watch told that it is in the child of a fork."""
+    _watches.add(watch)
+
+
+def _after_fork() -> None:
+    global _lock  # noqa: PLW0603 - a thread of the parent may have held it
+    _lock = threading.RLock()
+    for watch in list(_watches):
+        watch.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Feed:

@@ -1,6 +1,7 @@
 """The blocking watch: an iterator over what happens to a name or a prefix, which nothing is missing from silently."""
 
 import functools
+import os
 import threading
 import time
 import weakref
@@ -14,11 +15,12 @@ from ..core.checks import check
 from ..transport import sockets
 from ..transport.waker import make_waker
 from .caller import Caller
+from .calling import leave_behind
 from .course import RETRY_S, Course, Told
 from .durations import Duration, milliseconds
 from .errors import ClientClosed, ServiceBusy, Unavailable
 from .wants import Name
-from .watch_feed import Feed
+from .watch_feed import Feed, begins_anew_after_fork
 
 
 class _Closed(Exception):
@@ -42,7 +44,9 @@ class Watch:
         self._interrupt: Callable[[Any], None] | None = None
         self._reading = threading.Lock()
         self._state = threading.RLock()
+        self._finalizer: weakref.finalize[..., Any] | None = None
         self._look_at = 0.0
+        begins_anew_after_fork(self)
 
     @property
     def revision(self) -> int:
@@ -91,6 +95,15 @@ class Watch:
                 self._free()
             finally:
                 self._reading.release()
+
+    def begin_anew(self) -> None:
+        """Be the watch of a new process: it goes on from where the parent's was."""
+        if self._line is not None:
+            leave_behind(self._line)
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        self._line = self._interrupt = self._finalizer = None
+        self._reading, self._state = threading.Lock(), threading.RLock()
 
     def __iter__(self) -> Self:
         """Return the watch itself."""
@@ -173,7 +186,8 @@ class Watch:
             if self._line is None:
                 self._line = _Line(Feed(self._caller, self._course))
                 # not at the interpreter's end: a daemon thread may still be reading
-                weakref.finalize(self, self._line.close).atexit = False
+                self._finalizer = weakref.finalize(self, self._line.close)
+                self._finalizer.atexit = False
             return self._line
 
     def _free(self) -> None:
@@ -184,6 +198,15 @@ class Watch:
 
 
 _watches_lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _watches_lock  # noqa: PLW0603 - a thread of the parent may have held it
+    _watches_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Watches:

@@ -220,6 +220,71 @@ def test_a_program_that_ends_without_closing_has_released_what_it_held(
     assert observer.leases() == []
 
 
+ASKED_AT_EXIT = """
+import atexit, sys
+def bye():
+    try:
+        client.describe("x")
+    except lessor.ClientClosed:
+        print("told")
+atexit.register(bye)
+import lessor
+client = lessor.connect(sys.argv[1], sys.argv[2])
+lease = client.acquire("x", ttl=60)
+"""
+
+
+def test_what_is_asked_once_the_client_has_ended_with_the_interpreter_is_refused_and_does_not_hang(
+    node: Embedded, observer: lessor.Client
+) -> None:
+    assert run(ASKED_AT_EXIT, node.endpoints, observer.namespace) == "told"
+    assert observer.leases() == []
+
+
+INTERRUPTED = """
+import faulthandler, signal, sys, threading, lessor
+faulthandler.dump_traceback_later(30, exit=True)
+client = lessor.connect(sys.argv[1], sys.argv[2])
+lease = client.acquire("x", ttl=60)
+seen = []
+def handler(*_):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        seen.append({"close": client.close, "release": lease.release}[sys.argv[3]]())
+    except lessor.Unavailable as error:
+        assert error.indefinite, "it goes on in the background"
+    try:
+        client.acquire("y", timeout=1)
+    except lessor.LessorError as error:
+        assert not error.indefinite
+    else:
+        raise AssertionError("while the interrupted call has the lock nobody can be waited for")
+    seen.append("handled")
+signal.signal(signal.SIGTERM, handler)
+protocol = client._caller.protocol
+ask = protocol.ask
+def interrupted(*arguments):
+    signal.raise_signal(signal.SIGTERM)
+    return ask(*arguments)
+protocol.ask = interrupted
+try:
+    client.describe("x")
+except lessor.ClientClosed:
+    assert sys.argv[3] == "close"
+assert seen[-1] == "handled"
+with lessor.connect(sys.argv[1], sys.argv[2]) as observer:
+    assert observer.wait_free("x", timeout=20)
+"""
+
+
+@pytest.mark.parametrize("what", ["close", "release"])
+def test_a_signal_handler_that_interrupts_a_call_may_close_the_client_and_release(
+    node: Embedded, observer: lessor.Client, what: str
+) -> None:
+    run(INTERRUPTED, node.endpoints, observer.namespace, what)
+    assert observer.leases() == []
+
+
 GONE = """
 import atexit, time
 calls = client._caller.protocol._calls
@@ -266,6 +331,9 @@ lease = client.acquire("x", ttl=60)
 told = []
 lease.on_change(lambda lease, state: told.append(state))
 lost = lease.lost
+units = client.acquire(lessor.units("seats", 2, limit=2), ttl=60)
+over = client.acquire("over", ttl=60)
+client.break_lease(over.token, "in the way")
 child = os.fork()
 if not child:
     assert not lease.held
@@ -278,6 +346,28 @@ if not child:
     else:
         raise AssertionError
     assert lease.release() is False
+    class Keeper:
+        def share_progress(self):
+            raise AssertionError("the keeper is the parent's")
+    lease._keeper = Keeper()
+    lease.progress()
+    lease._keeper = None
+    for of_the_parent in (lease, units, over):
+        for ask in (
+            of_the_parent.renew,
+            of_the_parent.share,
+            of_the_parent.erase,
+            lambda: of_the_parent.update(b""),
+            lambda: of_the_parent.shrink(1),
+            lambda: of_the_parent.write(b""),
+        ):
+            try:
+                ask()
+            except lessor.LeaseLost as error:
+                assert error.loss is of_the_parent.loss
+            else:
+                raise AssertionError(ask)
+        assert of_the_parent.release() is False
     assert client.holder.endswith(f":{os.getpid()}")
     assert client.try_acquire("x") is None, "the parent holds it on"
     with client.lock("y", ttl=60) as other:
@@ -288,8 +378,8 @@ if not child:
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 assert lease.held and lease.loss is None
 lease.renew()
-assert [view.name for view in client.leases()] == ["x"]
-assert lease.release() is True
+assert [view.name for view in client.leases()] == ["x", "seats"]
+assert lease.release() is units.release() is True
 """
 
 
@@ -308,6 +398,13 @@ async def main():
         child = os.fork()
         if not child:
             ok = lease.loss is lessor.Loss.FORK and not lease.held and lease.lost.is_set()
+            for ask in (lease.renew, lease.share, lease.erase, lambda: lease.update(b""), lambda: lease.write(b"")):
+                try:
+                    await ask()
+                except lessor.LeaseLost as error:
+                    ok = ok and error.loss is lessor.Loss.FORK
+                else:
+                    ok = False
             os._exit(0 if ok else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         await lease.renew()
@@ -321,6 +418,81 @@ def test_in_the_child_of_a_fork_in_a_loop_leases_are_lost_and_the_parent_goes_on
 ) -> None:
     run(FORKED_IN_A_LOOP, node.endpoints, observer.namespace)
     assert observer.leases() == []
+
+
+WATCHED = """
+import os, select, sys, threading, lessor
+client = lessor.connect(sys.argv[1], sys.argv[2])
+watch, gone = client.watch("x"), client.watch("x")
+watch.__enter__(), gone.__enter__()
+told = []
+reads = threading.Thread(target=lambda: told.extend(event.kind for event in watch))
+reads.start()
+ready, go = os.pipe(), os.pipe()
+child = os.fork()
+if not child:
+    del gone
+    os.write(ready[1], b"!")
+    assert watch.next(timeout=20).kind == "granted", "it goes on here by itself"
+    client.close()
+    assert watch.closed
+    os._exit(0)
+os.read(ready[0], 1)
+line = watch._line
+lease = client.acquire("x", ttl=60)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert not select.select([line.waker.fileno()], [], [], 0)[0], "the child has not rung in the parent"
+assert gone.next(timeout=20).kind == "granted"
+lease.release()
+while "released" not in told:
+    pass
+watch.close()
+gone.close()
+reads.join()
+assert told == ["granted", "released"]
+"""
+
+
+def test_in_the_child_of_a_fork_a_watch_goes_on_by_itself_and_disturbs_not_that_of_the_parent(
+    node: Embedded, observer: lessor.Client
+) -> None:
+    run(WATCHED, node.endpoints, observer.namespace)
+
+
+WATCHED_IN_A_LOOP = """
+import asyncio, os, sys, lessor
+client = lessor.aio.connect(sys.argv[1], sys.argv[2])
+watch = client.watch("x")
+async def read():
+    assert (await watch.next(timeout=20)).kind == "granted"
+async def in_the_child():
+    await read()
+    await client.close()
+async def in_the_parent():
+    await client.acquire("x", ttl=60)
+    await read()
+    await client.close()
+loop = asyncio.new_event_loop()
+loop.run_until_complete(watch.__aenter__())
+ready, go = os.pipe()
+child = os.fork()
+if not child:
+    async def begun():
+        os.write(go, b"!")
+        await in_the_child()
+    asyncio.run(begun())
+    os._exit(0)
+os.read(ready, 1)
+loop.run_until_complete(in_the_parent())
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+loop.close()
+"""
+
+
+def test_in_the_child_of_a_fork_a_watch_of_a_task_goes_on_in_a_loop_of_its_own(
+    node: Embedded, observer: lessor.Client
+) -> None:
+    run(WATCHED_IN_A_LOOP, node.endpoints, observer.namespace)
 
 
 COLLECTED_IN_THE_CHILD = """

@@ -12,7 +12,7 @@ import pytest
 import lessor
 from lessor import BadRequest, LeaseLost, LeaseState, Loss
 from lessor.actors.embedded import Embedded
-from lessor.client import clock, ticket
+from lessor.client import clock, leases, ticket
 
 from ..support.waiting import until
 
@@ -44,6 +44,24 @@ def test_a_callback_is_called_in_a_thread_of_its_own_with_each_change_in_order(
     until(lambda: len(told) == 2, "both were told")
     assert told == [(LeaseState.JEOPARDY, "lessor-tell"), (LeaseState.LOST, "lessor-tell")]
     assert (lease.loss, lease.state) == (Loss.UNREACHABLE, LeaseState.LOST)
+
+
+def test_a_change_for_which_there_was_no_thread_is_told_with_the_next(
+    client: lessor.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = client.acquire("x", ttl=60)
+    told: list[LeaseState] = []
+    lease.on_change(lambda _, state: told.append(state))
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with client._caller._steps:
+            leases._move(lease._record, LeaseState.JEOPARDY)
+    client.break_lease(lease.token, "in the way")
+    until(lambda: told == [LeaseState.JEOPARDY, LeaseState.LOST], "both were told")
 
 
 def test_a_callback_that_never_ends_delays_nothing_but_itself(client: lessor.Client) -> None:

@@ -14,8 +14,9 @@ import pytest
 import lessor
 from lessor import AcquireTimeout, Client, ClientClosed, LeaseLost, ServiceBusy, Unavailable
 from lessor.actors.embedded import Embedded
+from lessor.client.caller import Outcome
 from lessor.client.clock import now_ms
-from lessor.client.protocol import LeaseState
+from lessor.client.protocol import LeaseState, Protocol
 from lessor.core.commands import Release
 from lessor.transport.ports import free_base_port
 
@@ -489,6 +490,39 @@ def run(program: str, *arguments: str) -> str:
         )
     assert (ended.returncode, ended.stderr) == (0, "")
     return ended.stdout
+
+
+def test_an_outcome_may_be_told_by_two_threads_at_once() -> None:
+    class Undone:
+        """A lock that another thread releases just after it was looked at."""
+
+        def locked(self) -> bool:
+            return True
+
+        def release(self) -> None:
+            raise RuntimeError("release unlocked lock")
+
+    outcome = Outcome()
+    outcome._undone = Undone()  # type: ignore[assignment]
+    outcome.set("told")
+    assert outcome.value == "told"
+
+
+def test_a_lease_is_looked_at_while_its_session_ends(
+    make: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make()
+    lease = client.acquire("x", ttl=None)
+    protocol = client._caller.protocol
+    sessions = iter([protocol.session, None, None])
+
+    class Ending(Protocol):
+        session = property(lambda _: next(sessions))
+
+    with client._caller._steps, monkeypatch.context() as patched:
+        patched.setattr(protocol, "__class__", Ending)
+        held = lease.held
+    assert held
 
 
 def test_ctrl_c_while_waiting_leaves_no_ghost_in_the_queue(node: Embedded) -> None:
