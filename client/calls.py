@@ -312,11 +312,11 @@ class Calls:
     # --- answers -----------------------------------------------------------------------------------------------------
 
     def _answer(self, answer: Answer) -> None:
-        call = self._open.pop(answer.number, None)
-        if call is None:
-            return
+        call = self._open.get(answer.number)
+        if call is None or call.first_sent_ms is None:
+            return  # what nobody asks, or not yet
+        del self._open[answer.number]
         self._hops = 0
-        assert call.first_sent_ms is not None
         # the first sending: the answer may be to any of them, and an anchor must not be too late
         self.anchor.learn(call.first_sent_ms, self.now_ms, answer.clock_ms)
         result = answer.result

@@ -1,10 +1,13 @@
 """A client with more to ask than the service keeps answers for: all are served, and nothing urgent waits (P4, P10)."""
 
+from typing import Any
+
 from lessor.client.calls import WINDOW
 from lessor.client.errors import AcquireTimeout, Unavailable
 from lessor.core import limits
-from lessor.core.commands import Renew
-from lessor.core.requests import Request
+from lessor.core.commands import Describe, Renew
+from lessor.core.requests import Answer, Request
+from lessor.core.results import ClaimPage, NotHeld
 
 from ..support.fake_service import FakeClient, Outcome, World
 
@@ -68,6 +71,23 @@ def test_what_is_held_back_times_out_and_can_be_given_up_without_having_been_ask
     world.heal()
     world.run(20_000)
     assert not world.claims(outcomes[-1].tag)
+
+
+def test_an_answer_to_what_was_not_asked_yet_is_nobody_s() -> None:  # P11
+    world = World()
+    client = world.client()
+    first = client.acquire("first", 3_000)
+    world.finish(first)
+    calls = client.protocol._calls
+    answers: list[Any] = []
+    client.protocol.call(Describe("default", ("first",)), answers.append, None)  # begun, and not sent
+    (unsent,) = calls.under_way()
+    for number in (unsent.number, 10**6):
+        calls._answer(Answer(number, 5, NotHeld()))
+    assert not answers
+    world.run(1_500)
+    assert [type(answer) for answer in answers] == [ClaimPage]
+    assert client.holds(first.lease)
 
 
 def test_nobody_overtakes_what_is_held_back() -> None:  # P7
