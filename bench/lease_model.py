@@ -114,6 +114,7 @@ def measure_churn(cluster: LocalCluster, names: int) -> None:
     begun = time.monotonic()
     step = 20_000
     sizes: dict[int, list[int]] = {node: [] for node in cluster.nodes}
+    journals: dict[int, list[int]] = {node: [] for node in cluster.nodes}
     for first in range(0, names, step):
         taken = client.ask((session, claim(f"name-{index}")) for index in range(first, min(first + step, names)))
         refused = [answer.result for answer in taken if not isinstance(answer.result, ClaimStatus)]
@@ -121,18 +122,21 @@ def measure_churn(cluster: LocalCluster, names: int) -> None:
         client.ask((session, Release(answer.result.token)) for answer in taken)
         for node in cluster.nodes:
             sizes[node].append((cluster.data_of(node) / "leases.db").stat().st_size)
+            journals[node].append((cluster.data_of(node) / "journal.db").stat().st_size)
     took = time.monotonic() - begun
     print(f"{names} names were acquired and released in {took:.0f} s ({names / took:.0f} pairs a second)")
     time.sleep(2)
     for node in cluster.nodes:
-        early = sizes[node][min(len(sizes[node]) - 1, 4)]
+        fifth = min(len(sizes[node]) - 1, 4)
+        early = sizes[node][fifth]
         cluster.stop(node)
         path = cluster.data_of(node) / "leases.db"
         with sqlite3.connect(path) as connection:
             connection.execute("VACUUM")
         print(
             f"node {node}: leases.db had {early} bytes after {min(names, 5 * step)} names, {sizes[node][-1]} after "
-            f"{names}; {path.stat().st_size} once its free pages are given back"
+            f"{names}; {path.stat().st_size} once its free pages are given back; "
+            f"journal.db {journals[node][fifth]} and {journals[node][-1]}"
         )
     client.close()
 
