@@ -44,6 +44,10 @@ Message = (
 )
 
 
+SERVED_KEPT_MS = 10 * limits.FETCH_RETRY_MS
+"""A snapshot, which may be large, is kept for so long after its last piece was asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Applied:
     """To the gateway: a batch of the leader of `ballot` was applied; what its commands are answered, by tag."""
@@ -229,8 +233,8 @@ class Learner:
         self._tell(effects)
         self._catch_up(effects)
         if self._serving:
-            idle_since = self._now_ms - 10 * limits.FETCH_RETRY_MS
-            self._serving = {to: serving for to, serving in self._serving.items() if serving.asked_at_ms >= idle_since}
+            wanted_since = self._now_ms - SERVED_KEPT_MS
+            self._serving = {to: one for to, one in self._serving.items() if one.asked_at_ms >= wanted_since}
 
     def _tell(self, effects: Effects) -> None:
         applied_upto = self.applied_upto
@@ -269,6 +273,7 @@ class Learner:
             due.append(self._asked_snapshot_at_ms + limits.FETCH_RETRY_MS)
         elif self._gap_since_ms is not None:
             due.append(self._gap_since_ms + limits.FETCH_RETRY_MS)
+        due += [serving.asked_at_ms + SERVED_KEPT_MS + 1 for serving in self._serving.values()]
         return min(due) if due else None
 
     def _summary_is_due(self) -> bool:

@@ -303,8 +303,9 @@ RECEIVE_BURST: Final = 256
 
 SOCKET_QUEUE_MESSAGES: Final = 200
 """ZeroMQ's own queue of packets to one connection: past it they are dropped (they are all repeatable). What one packet
-holds is all that one look at the sockets brought, so that whoever reads never has so many waiting; whoever does not
-read costs us no more than this many."""
+holds is all that one look at the sockets brought, so that whoever reads never has so many waiting. Whoever asks and
+does not read costs no more than this many: some megabytes of usual answers, and 400 megabytes (`PACKET_BYTES_MAX` each)
+if he asks for whole pages of the largest data, many at a time, on each connection that he opens."""
 
 FEED_QUEUE_EVENTS: Final = 10_000
 """Events that wait for one reader of the feed: seconds of a busy service, at some hundred bytes each. A reader that is

@@ -10,7 +10,7 @@ from lessor.core.effects import Address, Connection, Role
 from lessor.core.encoding import INT_MAX, decode, encode
 from lessor.core.errors import Malformed
 from lessor.core.gateway import FromClient, Gateway, NodeFacts
-from lessor.core.learner import Learner
+from lessor.core.learner import SERVED_KEPT_MS, Learner
 from lessor.core.lease_state import LeaseState
 from lessor.core.messages import (
     Accept,
@@ -98,6 +98,20 @@ def test_a_snapshot_is_made_once_for_whoever_repeats_the_question_while_it_is_ma
         sends = learner.step(FetchSnapshot(2, 0, 0)).sends
         assert [type(send.message) for send in sends] == [SnapshotChunk]
     assert len(made) == 1
+
+
+def test_a_snapshot_that_nobody_asks_for_any_more_is_dropped_by_a_learner_that_hears_nothing_else() -> None:
+    """P10: it may be a gigabyte; a learner that is not woken for it would keep it until it is told something."""
+    learner = Learner(1, (1, 2, 3), LeaseState())
+    learner.step(Tick(1_000))
+    learner.step(FetchSnapshot(2, 0, 0))
+    learner.step(Tick(1_000))
+    assert learner._serving
+    due_ms = learner.wake_at_ms
+    assert due_ms == 1_000 + SERVED_KEPT_MS + 1
+    learner.step(Tick(due_ms))
+    assert not learner._serving
+    assert learner.wake_at_ms != due_ms, "it is not woken again and again"
 
 
 def test_a_ballot_that_would_leave_no_higher_one_is_no_message() -> None:

@@ -149,7 +149,7 @@ def test_few_answers_are_kept_of_a_session_while_the_state_is_full() -> None:  #
     "answer",
     [
         ClaimStatus(2**62, 2, 2**62, 2**62, 2**62, 2**62, 2**62, "é" * 400),
-        Denied("é" * 127, 2**62, 2**62),
+        Denied("é" * 127, 2**62, 2**62, "é" * 500),
         Denied("", 0, 2**62, "é" * 500),
         Failed("too_many", "é" * 500),
         Renewed(2**62),
