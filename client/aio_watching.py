@@ -11,7 +11,8 @@ from typing import Any, Self
 from ..core.checks import check
 from ..transport import sockets
 from .calling import leave_behind
-from .course import RETRY_S, Course, Told
+from .clock import now_ms
+from .course import READ_S, RETRY_S, Course, Told
 from .durations import Duration, milliseconds
 from .errors import ClientClosed, ServiceBusy, Unavailable
 from .loop_caller import LoopCaller
@@ -56,6 +57,8 @@ class Watch:
 
     async def next(self, timeout: Duration | None = None) -> Told | None:  # noqa: ASYNC109 - as in the other face
         """Return what happened next; None if nothing did in time, or if the watch was closed.
+
+        While the service does not answer it may take half a second, however short the timeout.
 
         Raises:
             BadRequest: the name is none.
@@ -137,7 +140,7 @@ class Watch:
                 raise self._over or _Closed
             if self._course.due:
                 try:
-                    await self._read()
+                    await self._read(until)
                 except (Unavailable, ServiceBusy):
                     await self._wait(min(loop.time() + RETRY_S, until or loop.time() + RETRY_S))
                     if until is not None and loop.time() >= until:
@@ -151,12 +154,15 @@ class Watch:
             if loop.time() >= self._look_at:
                 self._course.look()
 
-    async def _read(self) -> None:
+    async def _read(self, until: float | None = None) -> None:
         ask = self._course.ask()
         check(ask.operation)
 
         def begin(done: Callable[[Any], None], deadline: int) -> None:
             self._interrupt = done
+            if until is not None:
+                left_s = max(READ_S, until - asyncio.get_running_loop().time())
+                deadline = min(deadline, now_ms() + int(1000 * left_s))
             self._caller.protocol.call(ask.operation, done, deadline)
 
         try:

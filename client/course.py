@@ -28,6 +28,10 @@ LOOK_FIRST_S: Final = 0.1
 RETRY_S: Final = 0.5
 """How long after a question without an answer the next one is asked."""
 
+READ_S: Final = 0.5
+"""A question has at least so long for its answer, however soon whoever waits for news must know: else nobody who looks
+again and again with a timeout of 0 would be told anything."""
+
 
 class Course:
     """Where a watch stands. `revision` is where it goes on: all that happened up to there was handed out."""

@@ -16,7 +16,8 @@ from ..transport import sockets
 from ..transport.waker import make_waker
 from .caller import Caller
 from .calling import leave_behind
-from .course import RETRY_S, Course, Told
+from .clock import now_ms
+from .course import READ_S, RETRY_S, Course, Told
 from .durations import Duration, milliseconds
 from .errors import ClientClosed, ServiceBusy, Unavailable
 from .wants import Name
@@ -60,6 +61,8 @@ class Watch:
 
     def next(self, timeout: Duration | None = None) -> Told | None:
         """Return what happened next; None if nothing did in time, or if the watch was closed.
+
+        While the service does not answer it may take half a second, however short the timeout.
 
         Raises:
             BadRequest: the name is none.
@@ -147,7 +150,7 @@ class Watch:
                 raise self._over or _Closed
             if self._course.due:
                 try:
-                    self._read()
+                    self._read(until)
                 except (Unavailable, ServiceBusy):
                     if line.waits_for_end(RETRY_S, until):
                         return None
@@ -159,13 +162,15 @@ class Watch:
             if time.monotonic() >= self._look_at:
                 self._course.look()
 
-    def _read(self) -> None:
+    def _read(self, until: float | None = None) -> None:
         ask = self._course.ask()
         check(ask.operation)
 
         def begin(done: Callable[[Any], None], deadline: int) -> None:
             with self._state:
                 self._interrupt, closed = done, self._closed
+            if until is not None:
+                deadline = min(deadline, now_ms() + int(1000 * max(READ_S, until - time.monotonic())))
             if closed:
                 done(_Closed())
             else:

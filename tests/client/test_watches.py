@@ -255,6 +255,21 @@ def test_a_watch_is_closed_at_once_also_while_no_node_answers() -> None:
         reader.join()
 
 
+def test_a_watch_waits_no_longer_than_it_is_told_though_no_node_answers() -> None:
+    """In both faces: a call waits for the service itself for much longer."""
+    away = f"tcp://127.0.0.1:{free_base_port()}"
+    began = time.monotonic()
+    with lessor.connect(away, request_timeout=60) as client:
+        assert client.watch("x").next(timeout=0.1) is None
+
+    async def other_face() -> None:
+        async with lessor.aio.connect(away, request_timeout=60) as client:
+            assert await client.watch("x").next(timeout=0.1) is None
+
+    asyncio.run(other_face())
+    assert time.monotonic() - began < 30
+
+
 def test_a_watch_that_was_closed_before_it_began_tells_nothing(client: lessor.Client) -> None:
     watch = client.watch("x", since=0)
     watch.close()
