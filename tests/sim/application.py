@@ -189,7 +189,7 @@ class Application:
             operation = Release(token)
             if token not in self.holding:
                 world.released_by_others[token] = None
-        self.client.protocol.call(operation, lambda outcome: self._end(op, outcome), self._deadline())
+        self.client.protocol.ask(operation, lambda outcome: self._end(op, outcome), self._deadline())
 
     def close(self) -> None:
         """Close the client; while there are faults it soon opens again."""

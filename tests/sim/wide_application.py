@@ -160,7 +160,7 @@ class WideApplication(Application):
             if then is not None and not isinstance(outcome, BaseException):
                 then(outcome)
 
-        self.client.protocol.call(operation, done, self._deadline())
+        self.client.protocol.ask(operation, done, self._deadline())
 
     def _end(self, op: Op, outcome: Any, verdict: Verdict | None = None) -> None:
         super()._end(op, outcome, verdict)
@@ -360,7 +360,7 @@ class WideApplication(Application):
         if token not in self.holding:
             self.world.released_by_others[token] = None
         op = self._begin("release", "", token=token)
-        self.client.protocol.release_token(token, lambda outcome: self._end(op, outcome), self._deadline())
+        self.client.protocol.ask(Release(token), lambda outcome: self._end(op, outcome), self._deadline())
 
     def _do_break(self) -> None:
         ticket = self._token()

@@ -8,10 +8,11 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 from unittest import mock
 
+from lessor.client.protocol import Protocol
 from lessor.core import queues as queues_module
 from lessor.core.book import failed
 from lessor.core.claims import Claims
-from lessor.core.commands import ATTACH_STEP, AttachSession, Transact, proof_of
+from lessor.core.commands import ATTACH_STEP, AttachSession, Operation, Transact, proof_of
 from lessor.core.deadlocks import Deadlocks
 from lessor.core.lapses import Lapses
 from lessor.core.lease_state import LeaseState
@@ -500,6 +501,15 @@ def _no_default_ttl() -> Iterator[None]:
 @_mutant("a change of leader gives sessions no grace", WideConfigured, 200)
 def _no_grace() -> Iterator[None]:
     with mock.patch.object(LeaseState, "_give_grace", return_value=None):
+        yield
+
+
+@_mutant("what a client ends by a token or by force it goes on to believe in", WideExclusion, 40)
+def _own_lease_forgotten() -> Iterator[None]:
+    def ask(self: Protocol, operation: Operation, on_done: Callable[[Any], None], deadline_ms: int | None) -> None:
+        self.call(operation, on_done, deadline_ms)
+
+    with mock.patch.object(Protocol, "ask", ask):
         yield
 
 
