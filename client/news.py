@@ -68,12 +68,12 @@ class News:
             return
         if record.state is LeaseState.LOST:
             for event in self._events:
-                event.set()
+                _at_once(event.set)
         if record.over:
             for event in self._ends:
-                event.set()
+                _at_once(event.set)
         for step in self._first:
-            step(record)
+            _at_once(lambda step=step: step(record))  # type: ignore[misc]
         caller = self._caller()
         if not self._callbacks or caller is None:
             return
@@ -101,6 +101,13 @@ class News:
                 state = self._untold.popleft()
             for callback in list(self._callbacks):
                 call(callback, lease, state)
+
+
+def _at_once(step: Callable[[], object]) -> None:
+    try:
+        step()
+    except RuntimeError:  # it would have woken a task of a loop that is closed by now, and the rest is to be told
+        log.debug("a change of a lease could not be told", exc_info=True)
 
 
 def call(callback: Callable[..., object], *arguments: object) -> None:

@@ -153,6 +153,27 @@ def test_a_client_can_be_closed_in_another_loop_than_its_own(node: Embedded, obs
     asyncio.run(client.close())
 
 
+def test_a_loss_that_would_wake_a_task_of_a_closed_loop_holds_up_no_release(
+    node: Embedded, observer: lessor.Client
+) -> None:
+    client = lessor.aio.connect(node.endpoints, observer.namespace)
+    loop = asyncio.new_event_loop()
+
+    async def wait_for_the_loss() -> asyncio.Task[bool]:
+        lost = await client.acquire("x", ttl=60)
+        await client.acquire("y", ttl=60)
+        waits = asyncio.create_task(lost.lost.wait())
+        await asyncio.sleep(0)
+        lost._record.hold_until_ms = 1  # its deadline has passed, and nobody has noticed yet
+        return waits
+
+    waits = loop.run_until_complete(wait_for_the_loss())
+    loop.close()
+    asyncio.run(client.close())
+    assert observer.leases() == []
+    waits._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
 # --- the end of the interpreter --------------------------------------------------------------------------------------
 
 LEFT_OPEN = """
