@@ -14,6 +14,7 @@ from ..wants import Name, read
 from .aio import Election, Observation, ReentrantLock, Semaphore, StableLeadership
 from .rules import (
     ENDPOINTS,
+    LEAVE_S,
     LOOK_S,
     SKIPPED,
     TRY_AGAIN_S,
@@ -63,8 +64,8 @@ class Barrier:
             LeaseLost: the service has not heard of this one for too long, and does not count it.
         """
         deadline = Deadline(asyncio.get_running_loop().time, timeout)
-        async with await self._client.acquire(read(*self._here), self._ttl) as place:
-            async with self._client.lock(self._gate, self._ttl, timeout=timeout) as gate:
+        async with await self._client.acquire(read(*self._here), self._ttl, timeout=timeout) as place:
+            async with self._client.lock(self._gate, self._ttl, timeout=deadline.left()) as gate:
                 round_ = (await self._client.read_register(self._gate)).data or str(gate.token).encode()
                 before = await self._arrived(round_)
                 if not before:  # the first of a round writes down which one it is; the last one erases that
@@ -89,12 +90,17 @@ class Barrier:
                     return
 
     async def _leave(self, round_: bytes, place: "Lease") -> None:
-        async with self._client.lock(self._gate, self._ttl) as gate:
+        try:
+            async with self._client.lock(self._gate, self._ttl, timeout=LEAVE_S) as gate:
+                if await self._opened(round_):
+                    return
+                await place.release()
+                if not await self._arrived(round_):
+                    await gate.erase()
+        except AcquireTimeout:  # without the gate: whoever had it may have counted this one just before
+            await place.release()
             if await self._opened(round_):
                 return
-            await place.release()
-            if not await self._arrived(round_):
-                await gate.erase()
         raise AcquireTimeout(f"not all {self._parties} parties came in time")
 
     async def _opened(self, round_: bytes) -> bool:

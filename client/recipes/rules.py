@@ -28,6 +28,10 @@ L = TypeVar("L", bound=HasGone)
 LOOK_S: Final = 1.0
 """How often whoever waits for an event looks whether what he holds himself is still held."""
 
+LEAVE_S: Final = 1.0
+"""Who gives up at a barrier waits so long for its gate, to leave in order; the gate is held for moments only, unless
+somebody has died there or holds the barrier's name."""
+
 TRY_AGAIN_S: Final = 10.0
 """How often tasks are tried without a hint: a name may open without an event, as after a lock-delay."""
 

@@ -15,6 +15,7 @@ from ..errors import AcquireTimeout, ClientClosed, ServiceBusy, Unavailable
 from ..wants import Name, read
 from .rules import (
     ENDPOINTS,
+    LEAVE_S,
     LOOK_S,
     SKIPPED,
     TRIES_AT_ONCE,
@@ -67,8 +68,8 @@ class Barrier:
             LeaseLost: the service has not heard of this one for too long, and does not count it.
         """
         deadline = Deadline(time.monotonic, timeout)
-        with self._client.acquire(read(*self._here), self._ttl) as place:
-            with self._client.lock(self._gate, self._ttl, timeout=timeout) as gate:
+        with self._client.acquire(read(*self._here), self._ttl, timeout=timeout) as place:
+            with self._client.lock(self._gate, self._ttl, timeout=deadline.left()) as gate:
                 round_ = self._client.read_register(self._gate).data or str(gate.token).encode()
                 before = self._arrived(round_)
                 if not before:  # the first of a round writes down which one it is; the last one erases that
@@ -93,12 +94,17 @@ class Barrier:
                     return
 
     def _leave(self, round_: bytes, place: "Lease") -> None:
-        with self._client.lock(self._gate, self._ttl) as gate:
+        try:
+            with self._client.lock(self._gate, self._ttl, timeout=LEAVE_S) as gate:
+                if self._opened(round_):
+                    return
+                place.release()
+                if not self._arrived(round_):
+                    gate.erase()
+        except AcquireTimeout:  # without the gate: whoever had it may have counted this one just before
+            place.release()
             if self._opened(round_):
                 return
-            place.release()
-            if not self._arrived(round_):
-                gate.erase()
         raise AcquireTimeout(f"not all {self._parties} parties came in time")
 
     def _opened(self, round_: bytes) -> bool:

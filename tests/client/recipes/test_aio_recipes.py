@@ -189,6 +189,22 @@ def test_barriers_open_for_all_and_not_for_who_was_cancelled(run: Callable[[Body
     run(body)
 
 
+def test_a_barrier_is_given_up_in_time_though_somebody_holds_its_name_or_its_gate(run: Callable[[Body], None]) -> None:
+    async def body(client: Client) -> None:
+        for part in ((), ("gate",)):
+            async with client.lock(("b", *part), ttl=600):
+                with pytest.raises(AcquireTimeout):
+                    await soon(client.barrier("b", 2).wait(timeout=0.2))
+        waiting_there = asyncio.create_task(client.barrier("b", 2).wait(timeout=2.0))
+        await until(client.registers, "it has come")
+        async with client.lock(("b", "gate"), ttl=600) as gate:
+            with pytest.raises(AcquireTimeout):
+                await soon(waiting_there)
+            await gate.erase()
+
+    run(body)
+
+
 def test_a_party_shows_who_is_here(run: Callable[[Body], None]) -> None:
     async def body(client: Client) -> None:
         party = client.party("p")

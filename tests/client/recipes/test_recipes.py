@@ -300,6 +300,29 @@ def test_who_gives_up_at_a_barrier_does_not_count_any_more(
     assert early.result(SOON_S) == 0
 
 
+@pytest.mark.parametrize("part", [(), ("gate",)])
+def test_a_barrier_is_given_up_in_time_though_somebody_holds_its_name_or_its_gate(
+    one: lessor.Client, other: lessor.Client, aside: Callable[..., "Future[Any]"], part: tuple[str, ...]
+) -> None:
+    with other.lock(("b", *part), ttl=600):
+        outcome = aside(one.barrier("b", 2).wait, 0.2)
+        with pytest.raises(AcquireTimeout):
+            outcome.result(SOON_S)
+        assert [view.path for view in other.leases()] == [("b", *part)]
+
+
+def test_who_waits_at_a_barrier_gives_up_in_time_though_its_gate_was_taken_meanwhile(
+    one: lessor.Client, other: lessor.Client, aside: Callable[..., "Future[Any]"]
+) -> None:
+    outcome = aside(one.barrier("b", 2).wait, 2.0)
+    until(one.registers, "it has come")
+    with other.lock(("b", "gate"), ttl=600) as gate:
+        with pytest.raises(AcquireTimeout):
+            outcome.result(SOON_S)
+        assert [view.path for view in other.leases()] == [("b", "gate")]
+        gate.erase()
+
+
 def test_a_double_barrier_lets_nobody_go_on_before_all_have_ended(
     one: lessor.Client, other: lessor.Client, aside: Callable[..., "Future[Any]"]
 ) -> None:
