@@ -344,7 +344,7 @@ class Claims:
         """Let others have what a grant held that has ended."""
         del self._tokens[number]
         self.queues_of(namespace).give_up(number, resources)
-        self.serve(namespace, resources)
+        self.serve(namespace, resources, ended=True)
         self._free_observers(namespace, resources)
         self.drop_empty(namespace)
 
@@ -353,10 +353,10 @@ class Claims:
         self._tokens[lapsed.claim] = lapsed.token
         self.queues_of(lapsed.namespace).hold(lapsed.claim, lapsed.resources, waited=False)
 
-    def serve(self, namespace: str, resources: tuple[Resource, ...]) -> None:
-        """Grant what a change on these resources has left free, in the order of arrival (P7)."""
+    def serve(self, namespace: str, resources: tuple[Resource, ...], *, ended: bool = False) -> None:
+        """Grant what a change on these, or the end of a grant, has left free, in the order of arrival (P7)."""
         queues = self.queues_of(namespace)
-        heads = sorted(queues.may_be_ready(resources))  # and so a heap
+        heads = sorted(queues.may_be_ready(resources, ended=ended))  # and so a heap
         while heads:
             claim = self.all[heapq.heappop(heads)]
             if claim.token or not queues.ready(claim.claim, claim.resources):

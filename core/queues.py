@@ -277,15 +277,17 @@ class Queues:
 
     # --- what a change makes possible --------------------------------------------------------------------------------
 
-    def may_be_ready(self, resources: tuple[Resource, ...]) -> Iterator[int]:
-        """Yield the first in each queue that a change on these resources may have left free.
+    def may_be_ready(self, resources: tuple[Resource, ...], *, ended: bool = False) -> Iterator[int]:
+        """Yield the first in each queue that a change on these resources, or the end of a grant, may have left free.
 
         Left out is whoever comes behind one that waits above him, and whoever is below something held that nobody below
         can share: the end of that is another change, and so is its grant, unless to write, which keeps him as well.
+        The end of one of several readers leaves nothing below free: readers did not wait for it, and others still do.
         """
         for resource in resources:
-            node, before = self._root, INT_MAX
+            node, before, others = self._root, INT_MAX, False
             for segment in resource.path:
+                others = others or bool(node.held)
                 if _first(node.waiting) < before:
                     before = _first(node.waiting)
                     yield before
@@ -294,7 +296,8 @@ class Queues:
                     break
                 node = child
             else:
-                yield from _heads(node, before)
+                below = not (ended and resource.mode == Mode.READ and (others or node.held))
+                yield from _heads(node, before, below=below)
 
     def may_be_free(self, resources: tuple[Resource, ...]) -> Iterator[int]:
         """Yield the observers whom the end of a grant on these resources may concern."""
@@ -453,12 +456,12 @@ def _alone(node: _Node) -> bool:
     return len(node.held) > node.shared
 
 
-def _heads(node: _Node, before: int) -> Iterator[int]:
+def _heads(node: _Node, before: int, *, below: bool = True) -> Iterator[int]:
     first = _first(node.waiting)
     if first < before:
         yield first
         before = first
-    if _first(node.below_waiting) < before and not _alone(node):
+    if below and _first(node.below_waiting) < before and not _alone(node):
         for child in node.busy.values():
             yield from _heads(child, before)
 

@@ -61,9 +61,9 @@ def a_token_stands_for_whoever_came_later(granted: Around, self: Claims, token: 
 
 
 @mutant(Claims, "serve")
-def an_end_serves_nobody(serve: Around, self: Claims, namespace: str, resources: Any) -> Any:
+def an_end_serves_nobody(serve: Around, self: Claims, namespace: str, resources: Any, **how: Any) -> Any:
     if len(resources) == 1:
-        serve(self, namespace, resources)
+        serve(self, namespace, resources, **how)
 
 
 @mutant(Claims, "_free_observers")

@@ -133,6 +133,8 @@ HELD_AND_WAITING: dict[str, tuple[Resource, Resource | None, list[int]]] = {
     "who waits on the path came before them": (Resource(("a",), R), Resource(("a",)), [4]),
     "nobody can be below units that are taken": (Resource(("a",), Mode.COUNT, 1, 9), None, []),
     "nobody can be below what is written": (Resource(()), None, []),
+    "other readers keep those who write": (Resource(("a",), R), None, []),
+    "other readers above keep those who write": (Resource((), R), None, []),
 }
 
 
@@ -148,7 +150,7 @@ def test_an_end_above_many_who_wait_does_not_look_at_those_who_cannot_be_next(wh
         queues.wait(number, (Resource(("a", str(number))),))
     queues._root.children["a"].busy = Unseen(queues._root.children["a"].busy)
     queues.give_up(3, (held,))
-    assert list(queues.may_be_ready((held,))) == expected
+    assert list(queues.may_be_ready((Resource(("a",), held.mode, held.count, held.limit),), ended=True)) == expected
     assert not queues.ready(5, (Resource(("a", "5")),))
 
 

@@ -405,7 +405,7 @@ def _release_by_name() -> Iterator[None]:
 
 @_mutant("the last in line is granted first", Fair, 60)
 def _granted_out_of_turn() -> Iterator[None]:
-    def serve(self: Claims, namespace: str, resources: Any) -> None:
+    def serve(self: Claims, namespace: str, resources: Any, **_: Any) -> None:
         queues = self.queues_of(namespace)
         waiting = [claim for claim in queues.claims_on(resources[0].path) if not self.all[claim].token]
         if waiting and not queues.held(resources[0].path):

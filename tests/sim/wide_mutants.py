@@ -167,7 +167,7 @@ def _ghost_on_the_other_path() -> Iterator[None]:
 
         return leave
 
-    def serve(self: Claims, namespace: str, resources: tuple[Resource, ...]) -> None:
+    def serve(self: Claims, namespace: str, resources: tuple[Resource, ...], **_: Any) -> None:
         queues = self.queues_of(namespace)
         heads = list(queues.may_be_ready(resources))
         heapq.heapify(heads)

@@ -96,7 +96,7 @@ class Side:
             self.queues.give_up(number, wish.resources)
         else:
             self.queues.leave(number, wish.resources)
-        return self.serve(wish.resources)
+        return self.serve(wish.resources, ended=wish.token > 0)
 
     def shrink(self, number: int, place: int, new: Resource) -> list[int]:
         """A claim wants less of one of its resources from now on."""
@@ -105,9 +105,9 @@ class Side:
         wish.resources = (*wish.resources[:place], new, *wish.resources[place + 1 :])
         return self.serve(wish.resources)
 
-    def serve(self, resources: tuple[Resource, ...]) -> list[int]:
+    def serve(self, resources: tuple[Resource, ...], *, ended: bool = False) -> list[int]:
         before = len(self.granted)
-        heads = set(self.queues.may_be_ready(resources))
+        heads = set(self.queues.may_be_ready(resources, ended=ended))
         while ready := [
             w for w in self.naive.wishes if not w.token and not self.naive.in_the_way(w.number, w.resources)
         ]:
