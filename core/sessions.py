@@ -224,14 +224,15 @@ class Sessions:
     def keep(self, session: Session, number: int, result: Result) -> None:
         """Keep the answer to a request until its client acknowledges it."""
         session.replies[number] = result
-        session.kept_bytes += weight_of_answer(result)
-        self._book.room.take_answer(result)
+        taken = weight_of_answer(result)
+        session.kept_bytes += taken
+        self._book.room.taken += taken
 
     def _forget(self, session: Session, numbers: list[int]) -> None:
         for number in numbers:
-            result = session.replies.pop(number)
-            session.kept_bytes -= weight_of_answer(result)
-            self._book.room.give_answer(result)
+            given = weight_of_answer(session.replies.pop(number))
+            session.kept_bytes -= given
+            self._book.room.taken -= given
 
     # --- rows --------------------------------------------------------------------------------------------------------
 
