@@ -6,9 +6,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from ..durations import Duration
-from ..errors import ClientClosed, ServiceBusy, Unavailable
+from ..errors import ServiceBusy, Unavailable
 from ..wants import Name, units
-from .rules import Kept, Leader, changed, leader_of, owners_may_differ, under
+from .rules import Kept, Leader, LeadershipChanged, changed, leader_of, owners_may_differ, under, untold
 
 if TYPE_CHECKING:
     from ..aio import Client, Lease
@@ -317,7 +317,9 @@ class StableLeadership:
 
     def __init__(self, election: Election) -> None:
         """Made by `Election.stable`."""
-        self._observation = election.observe()
+        self._election = election
+        self._observation: Observation[Leader | None] | None = None
+        self._why: LeadershipChanged | None = None
         self.changed = asyncio.Event()
         self.leader: Leader | None = None
         self._follower: asyncio.Task[None] | None = None
@@ -329,21 +331,24 @@ class StableLeadership:
         """Return if the same one leads.
 
         Raises:
-            LeadershipChanged: another one does, or nobody.
+            LeadershipChanged: another one does, or nobody, or it cannot be told any more.
         """
-        if self.changed.is_set():
-            raise changed(self.leader)
+        if self._why is not None:
+            raise self._why
 
     async def __aenter__(self) -> Self:
         """Find out who leads now."""
+        observation = self._election.observe()
+        self._why, self.changed, self._fired = None, asyncio.Event(), False
         try:
-            self.leader = await anext(self._observation)
+            self.leader = await anext(observation)
         except BaseException:
-            await self._observation.close()
+            await observation.close()
             raise
+        self._observation = observation
         self._body = asyncio.current_task()
         self._before = self._body.cancelling() if self._body else 0
-        self._follower = asyncio.create_task(self._follow())
+        self._follower = asyncio.create_task(self._follow(observation))
         return self
 
     async def __aexit__(
@@ -357,27 +362,35 @@ class StableLeadership:
         body, self._body = self._body, None  # nothing cancels it from now on
         if self._follower is not None:
             self._follower.cancel()
-        await self._observation.close()
+        if self._observation is not None:
+            await self._observation.close()
         # a cancellation from elsewhere at the same time is not swallowed
         alone = self._fired and body is not None and body.uncancel() <= self._before
         if alone and isinstance(error, asyncio.CancelledError):
-            raise changed(self.leader) from error
+            raise self._why or changed(self.leader) from error
         if error is None:
             self.check()
 
-    async def _follow(self) -> None:
-        while not self.changed.is_set():
+    async def _follow(self, observation: Observation[Leader | None]) -> None:
+        while self._why is None:
             try:
-                found = await anext(self._observation)
+                found = await anext(observation)
             except (Unavailable, ServiceBusy):
                 continue
-            except (StopAsyncIteration, ClientClosed):
+            except StopAsyncIteration:
+                return
+            except Exception as error:  # noqa: BLE001 - the scope says so
+                self._end(untold(error))
                 return
             if _token(found) != _token(self.leader):
-                self.changed.set()
-                if self._body is not None:
-                    self._fired = True
-                    self._body.cancel(str(changed(self.leader)))
+                self._end(changed(self.leader))
+
+    def _end(self, why: LeadershipChanged) -> None:
+        self._why = why
+        self.changed.set()
+        if self._body is not None:
+            self._fired = True
+            self._body.cancel(str(why))
 
 
 def flow() -> object:

@@ -211,10 +211,10 @@ class Workers:
             await self._watch.__aenter__()
             self._begun = True
         again = Deadline(asyncio.get_running_loop().time, TRY_AGAIN_S)
-        while not self._watch.closed:
+        while not self._is_closed():
             self._share.prune()
             await self._try(self._share.to_try())
-            if self._watch.closed:
+            if self._is_closed():
                 break
             if self._share.won:
                 lease: Lease = self._share.won.popleft()
@@ -229,6 +229,9 @@ class Workers:
                 again = Deadline(asyncio.get_running_loop().time, TRY_AGAIN_S)
         await _release_all(self._share.held)  # also what was granted after `close` had looked
         return None
+
+    def _is_closed(self) -> bool:
+        return self._watch.closed
 
     async def _try(self, names: list[Name]) -> None:
         if not names:

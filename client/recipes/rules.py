@@ -109,6 +109,13 @@ def changed(before: Leader | None) -> LeadershipChanged:
     return LeadershipChanged(f"{before.holder!r} does not lead any more" if before else "there is a leader now")
 
 
+def untold(error: Exception) -> LeadershipChanged:
+    """Return the error that says that a change would not be told any more."""
+    why = LeadershipChanged(f"who leads cannot be told any more: {error!r}")
+    why.__cause__ = error
+    return why
+
+
 def members_of(views: Iterable[LeaseView], name: Name) -> list[Member]:
     """Return who is here, in the order of their coming, from the description of a name."""
     return [Member(view.holder, view.data, view.token) for view in _held(views, path_of(name))]

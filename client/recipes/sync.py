@@ -6,9 +6,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from ..durations import Duration
-from ..errors import ClientClosed, ServiceBusy, Unavailable
+from ..errors import ServiceBusy, Unavailable
 from ..wants import Name, units
-from .rules import Kept, Leader, changed, leader_of, owners_may_differ, under
+from .rules import Kept, Leader, LeadershipChanged, changed, leader_of, owners_may_differ, under, untold
 
 if TYPE_CHECKING:
     from ..sync import Client, Lease
@@ -296,7 +296,9 @@ class StableLeadership:
 
     def __init__(self, election: Election) -> None:
         """Made by `Election.stable`."""
-        self._observation = election.observe()
+        self._election = election
+        self._observation: Observation[Leader | None] | None = None
+        self._why: LeadershipChanged | None = None
         self.changed = threading.Event()
         self.leader: Leader | None = None
 
@@ -304,19 +306,22 @@ class StableLeadership:
         """Return if the same one leads.
 
         Raises:
-            LeadershipChanged: another one does, or nobody.
+            LeadershipChanged: another one does, or nobody, or it cannot be told any more.
         """
-        if self.changed.is_set():
-            raise changed(self.leader)
+        if self._why is not None:
+            raise self._why
 
     def __enter__(self) -> Self:
         """Find out who leads now."""
+        observation = self._election.observe()
+        self._why, self.changed = None, threading.Event()
         try:
-            self.leader = next(self._observation)
+            self.leader = next(observation)
         except BaseException:
-            self._observation.close()
+            observation.close()
             raise
-        threading.Thread(target=self._follow, name="lessor-stable", daemon=True).start()
+        self._observation = observation
+        threading.Thread(target=self._follow, args=(observation,), name="lessor-stable", daemon=True).start()
         return self
 
     def __exit__(
@@ -327,20 +332,29 @@ class StableLeadership:
         Raises:
             LeadershipChanged: the leadership has changed while the body ran; an error of the body goes first.
         """
-        self._observation.close()
+        if self._observation is not None:
+            self._observation.close()
         if error is None:
             self.check()
 
-    def _follow(self) -> None:
-        while not self.changed.is_set():
+    def _follow(self, observation: Observation[Leader | None]) -> None:
+        while observation is self._observation:
             try:
-                found = next(self._observation)
+                found = next(observation)
             except (Unavailable, ServiceBusy):
                 continue
-            except (StopIteration, ClientClosed):
+            except StopIteration:
                 return
-            if _token(found) != _token(self.leader):
+            except Exception as error:  # noqa: BLE001 - the scope says so
+                why = untold(error)
+            else:
+                if _token(found) == _token(self.leader):
+                    continue
+                why = changed(self.leader)
+            if observation is self._observation:  # else it is that of a scope that has ended
+                self._why = why
                 self.changed.set()
+            return
 
 
 def flow() -> int:

@@ -223,10 +223,10 @@ class Workers:
             self._watch.__enter__()
             self._begun = True
         again = Deadline(time.monotonic, TRY_AGAIN_S)
-        while not self._watch.closed:
+        while not self._is_closed():
             self._share.prune()
             self._try(self._share.to_try())
-            if self._watch.closed:
+            if self._is_closed():
                 break
             if self._share.won:
                 lease: Lease = self._share.won.popleft()
@@ -241,6 +241,9 @@ class Workers:
                 again = Deadline(time.monotonic, TRY_AGAIN_S)
         _release_all(self._share.held)  # also what was granted after `close` had looked
         return None
+
+    def _is_closed(self) -> bool:
+        return self._watch.closed
 
     def _try(self, names: list[Name]) -> None:
         if not names:

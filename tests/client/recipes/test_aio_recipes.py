@@ -142,6 +142,28 @@ def test_the_body_of_a_stable_leadership_is_cancelled_when_another_one_leads(
     run(body)
 
 
+def test_a_stable_leadership_can_be_entered_again_and_ends_when_a_change_could_not_be_told(
+    run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(client: Client) -> None:
+        async def fail(_: object) -> None:
+            raise BadRequest("of a service that is of another version")
+
+        scope = client.stable_leadership("e")
+        for _ in range(2):
+            async with await client.election("e").campaign() as leading, scope:
+                assert scope.leader is not None
+                assert scope.leader.token == leading.token
+        leading = await client.election("e").campaign()
+        with pytest.raises(LeadershipChanged, match="of another version"):  # noqa: PT012
+            async with scope:
+                monkeypatch.setattr(client, "describe", fail)
+                await leading.resign()
+                await soon(asyncio.Event().wait())
+
+    run(body)
+
+
 def test_a_cancellation_from_elsewhere_goes_through_a_stable_leadership(run: Callable[[Body], None]) -> None:
     async def body(client: Client) -> None:
         begun = asyncio.Event()

@@ -243,6 +243,31 @@ def test_a_stable_leadership_that_stays_ends_in_silence(one: lessor.Client, othe
             raise ZeroDivisionError
 
 
+def test_a_stable_leadership_can_be_entered_again(one: lessor.Client, other: lessor.Client) -> None:
+    scope = other.stable_leadership("e")
+    for _ in range(2):
+        with one.election("e").campaign() as leading:
+            with scope:
+                assert scope.leader is not None
+                assert scope.leader.token == leading.token
+            with pytest.raises(LeadershipChanged), scope:  # noqa: PT012
+                leading.resign()
+                assert scope.changed.wait(SOON_S)
+
+
+def test_a_stable_leadership_ends_when_a_change_could_not_be_told_any_more(
+    one: lessor.Client, other: lessor.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise BadRequest("of a service that is of another version")
+
+    leading, scope = one.election("e").campaign(), other.stable_leadership("e")
+    with pytest.raises(LeadershipChanged, match="of another version"), scope:  # noqa: PT012
+        monkeypatch.setattr(other, "describe", fail)
+        leading.resign()
+        assert scope.changed.wait(SOON_S)
+
+
 def test_leadership_and_its_observers_live_through_the_death_of_the_nodes_leader() -> None:
     with Cluster(3) as cluster, cluster.client(holder="one") as one, cluster.client(holder="other") as other:
         leading = one.election("e", ttl=60).campaign(b"1")
