@@ -103,7 +103,10 @@ def check(name: Any, token: Any) -> None:
 
 
 def resource_of(lease: HasToken) -> str:
-    """Return one name for the namespace and the name of a lease, which no other lease has.
+    """Return one name for the namespace and the name of a lease, for a guard to keep its newest token by.
+
+    A path shares it with the plain name that reads alike: ("users", "42") and "users/42". Then the older grant of the
+    two is refused though both hold; nobody who was overtaken passes.
 
     >>> from types import SimpleNamespace
     >>> resource_of(SimpleNamespace(namespace="default", name="reports/nightly", token=7))

@@ -132,8 +132,9 @@ class _Door:
 class FencingMiddleware:
     """WSGI middleware that refuses requests with an old token. Put it around the application.
 
-    An unsafe request without a token is answered 428, one with a header that cannot be read 400, one with an old token
-    412, each with a JSON body. An error of the gate's own, such as a database that is gone, is raised: nobody passes.
+    A request without a token is answered 428 if it is unsafe or `lease_of` names its lease, one with a header that
+    cannot be read 400, one with an old token 412, each with a JSON body. An error of the gate's own, such as a database
+    that is gone, is raised: nobody passes.
     """
 
     def __init__(

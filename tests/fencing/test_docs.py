@@ -52,8 +52,12 @@ def test_the_page_runs_from_its_top_to_its_end(names: dict[str, Any], capsys: py
     for block in blocks(of_postgres=False):
         exec(block, names)
         count += 1
-    assert count == 6
+    assert count == 7
     names["connection"].close()
+    answers: list[str] = []
+    for method in ("GET", "PUT"):
+        names["app"]({"REQUEST_METHOD": method, "PATH_INFO": "/"}, lambda status, _: answers.append(status))
+    assert [answer[:3] for answer in answers] == ["200", "428"], "as its table says"
     token = names["lease"].token
     with closing(sqlite3.connect("app.sqlite3")) as connection:
         assert connection.execute("SELECT total FROM reports").fetchall() == [(43,)]

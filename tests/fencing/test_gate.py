@@ -68,7 +68,8 @@ def test_the_refusal_survives_the_way_between_processes() -> None:
     assert str(error) == str(StaleToken("job", 6, 7))
 
 
-def test_no_two_leases_have_one_resource() -> None:
+def test_no_two_names_have_one_resource() -> None:
+    """But a path shares it with the name that reads alike, as a lease's own `name` does."""
     leases = [("a", "b/c"), ("a/b", "c"), ("a%2Fb", "c"), ("a", "b%2Fc")]
     names = {resource_of(SimpleNamespace(namespace=namespace, name=name, token=1)) for namespace, name in leases}
     assert len(names) == len(leases)
