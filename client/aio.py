@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, Unpack
 
 from ..core import limits
 from ..core.checks import check
@@ -14,7 +14,7 @@ from .aio_holding import Lease, Lock, OnLost
 from .aio_model import AsyncModel
 from .aio_watching import Watches
 from .asks import Ask, T
-from .base import BaseClient, checked_terms, shown, view_of, views
+from .base import BaseClient, Options, checked_terms, shown, view_of, views
 from .description import Description, description
 from .durations import Duration
 from .errors import AcquireTimeout
@@ -426,7 +426,7 @@ class Client(BaseClient, AsyncModel, Recipes, Watches):
         return views(self._caller.protocol, page)
 
 
-def connect(endpoints: str | Sequence[str], namespace: str = "default", **options: Any) -> Client:
+def connect(endpoints: str | Sequence[str], namespace: str = "default", **options: Unpack[Options]) -> Client:
     """Return a client of the service at `endpoints`; see `Client` for the options.
 
     >>> async def example(_):

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import random
-from typing import Any
+from typing import Any, TypedDict
 
 from ..core import limits
 from ..core.checks import check
@@ -22,6 +22,17 @@ from .news import check_on_lost
 from .protocol import Protocol
 from .records import Terms
 from .wants import Want, resources_of
+
+
+class Options(TypedDict, total=False):
+    """What `connect` takes beside the endpoints and the namespace: the arguments of `Client` by these names."""
+
+    holder: str | None
+    session_timeout: Duration
+    request_timeout: Duration
+    description: str
+    detect_deadlocks: bool
+    session: str | None
 
 
 @dataclass(frozen=True, slots=True)

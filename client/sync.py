@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, Unpack
 
 from ..core import limits
 from ..core.checks import check
@@ -11,7 +11,7 @@ from ..core.commands import Describe, ListClaims, Operation, Release, Validate
 from ..core.resources import Mode, Resource
 from ..core.results import FREE, ClaimPage, Denied, Released, Valid
 from .asks import Ask, T
-from .base import BaseClient, checked_terms, shown, view_of, views
+from .base import BaseClient, Options, checked_terms, shown, view_of, views
 from .caller import Caller
 from .description import Description, description
 from .durations import Duration
@@ -459,7 +459,7 @@ class Client(BaseClient, Model, Recipes, Watches):
         return views(self._caller.protocol, page)
 
 
-def connect(endpoints: str | Sequence[str], namespace: str = "default", **options: Any) -> Client:
+def connect(endpoints: str | Sequence[str], namespace: str = "default", **options: Unpack[Options]) -> Client:
     """Return a client of the service at `endpoints`; see `Client` for the options.
 
     >>> with connect(node.endpoints, namespace="reports") as client:

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self, TypeVar, Unpack
 
 from ..actors.node import NodeConfig
+from ..client.base import Options
 from ..client.lease import BaseLease, LeaseView
 from ..client.status import ClusterStatus, ask_status
 from ..client.sync import Client, connect
@@ -79,7 +80,7 @@ class Cluster:
         """Return where clients reach a node."""
         return self._network.endpoint(CLIENTS, node)
 
-    def client(self, namespace: str = "default", **options: Any) -> Client:
+    def client(self, namespace: str = "default", **options: Unpack[Options]) -> Client:
         """Return a client, as `lessor.connect` does; it is closed with the cluster, if not before."""
         client = connect(self.endpoints, namespace, **options)
         self._clients.append(client)

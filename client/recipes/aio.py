@@ -12,6 +12,7 @@ from .rules import Kept, Leader, LeadershipChanged, changed, leader_of, owners_m
 
 if TYPE_CHECKING:
     from ..aio import Client, Lease
+    from ..aio_holding import OnLost
 
 T = TypeVar("T")
 
@@ -281,7 +282,7 @@ class Election:
         value: bytes = b"",
         *,
         timeout: Duration | None = None,  # noqa: ASYNC109 - the service is told of it
-        on_lost: Any = None,
+        on_lost: "OnLost | None" = None,
     ) -> Leadership:
         """Wait in line until this leads, with `value` for others to see. The errors are those of `Client.acquire`."""
         lease = await self._client.acquire(self._name, self._ttl, timeout=timeout, data=value, on_lost=on_lost)

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from ..durations import Duration
 from ..errors import ServiceBusy, Unavailable
@@ -11,6 +11,7 @@ from ..wants import Name, units
 from .rules import Kept, Leader, LeadershipChanged, changed, leader_of, owners_may_differ, under, untold
 
 if TYPE_CHECKING:
+    from ..holding import OnLost
     from ..sync import Client, Lease
 
 T = TypeVar("T")
@@ -264,7 +265,9 @@ class Election:
         self._client = client
         self._name, self._ttl = name, ttl
 
-    def campaign(self, value: bytes = b"", *, timeout: Duration | None = None, on_lost: Any = None) -> Leadership:
+    def campaign(
+        self, value: bytes = b"", *, timeout: Duration | None = None, on_lost: "OnLost | None" = None
+    ) -> Leadership:
         """Wait in line until this leads, with `value` for others to see. The errors are those of `Client.acquire`."""
         lease = self._client.acquire(self._name, self._ttl, timeout=timeout, data=value, on_lost=on_lost)
         return Leadership(lease)

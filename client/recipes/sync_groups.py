@@ -34,6 +34,7 @@ from .rules import (
 from .sync import Election, Observation, ReentrantLock, Semaphore, StableLeadership
 
 if TYPE_CHECKING:
+    from ..holding import OnLost
     from ..sync import Client, Lease
 
 P = ParamSpec("P")
@@ -171,7 +172,7 @@ class Party:
         self._client = client
         self._name, self._ttl = name, ttl
 
-    def join(self, data: bytes = b"", *, on_lost: Any = None) -> "Lease":
+    def join(self, data: bytes = b"", *, on_lost: "OnLost | None" = None) -> "Lease":
         """Be here, with data for others to see, until the lease is released or lost."""
         return self._client.acquire(read(*under(self._name)), self._ttl, data=data, on_lost=on_lost)
 
@@ -313,7 +314,7 @@ def singleton(
     timeout: Duration | None = 0,
     min_hold: Duration = 0,
     ttl: Duration = 30.0,
-    on_lost: Any = None,
+    on_lost: "OnLost | None" = None,
 ) -> Callable[[Callable[P, R]], Callable[P, R | Skipped]]:
     """Have a function run once at a time over all hosts, as for a job that many of them start.
 
@@ -409,7 +410,7 @@ class Recipes:
         timeout: Duration | None = 0,
         min_hold: Duration = 0,
         ttl: Duration = 30.0,
-        on_lost: Any = None,
+        on_lost: "OnLost | None" = None,
     ) -> Callable[[Callable[P, R]], Callable[P, R | Skipped]]:
         """Have a function run once at a time over all hosts: see `lessor.recipes.singleton`."""
         return singleton(name, client=_client(self), timeout=timeout, min_hold=min_hold, ttl=ttl, on_lost=on_lost)

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from . import aio
     from .actors.embedded import Embedded
+    from .client.asks import Events, Namespace, Register, Session, Transaction
+    from .client.description import Description
+    from .client.durations import Duration
     from .client.errors import (
         AcquireTimeout,
         BadRequest,
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     )
     from .client.holders import ClaimDenied
     from .client.lease import LeaseView
+    from .client.recipes.rules import Leader, Member
     from .client.refusals import (
         CannotGrow,
         DeadlockDetected,
@@ -50,6 +54,7 @@ if TYPE_CHECKING:
     from .client.watch import Missed
     from .core.errors import Corrupt, ForeignDatabase
     from .core.events import DATA_CHANGED, DELETED, OWNERS_CHANGED, Event
+    from .core.resources import Mode, Resource
     from .storage.failures import StorageFailed
     from .transport.ports import AddressInUse
 
@@ -68,8 +73,12 @@ __all__ = [
     "ClientClosed",
     "Corrupt",
     "DeadlockDetected",
+    "Description",
+    "Duration",
     "Event",
+    "Events",
     "ForeignDatabase",
+    "Leader",
     "Lease",
     "LeaseLost",
     "LeaseState",
@@ -78,7 +87,10 @@ __all__ = [
     "LimitDiffers",
     "Lock",
     "Loss",
+    "Member",
     "Missed",
+    "Mode",
+    "Namespace",
     "NamespaceExists",
     "NamespaceInUse",
     "NoSuchNamespace",
@@ -87,12 +99,16 @@ __all__ = [
     "NotHeldError",
     "OutOfSequence",
     "Refused",
+    "Register",
+    "Resource",
     "SemaphoreExists",
     "SemaphoreInUse",
     "ServiceBusy",
+    "Session",
     "SessionExpired",
     "SessionStolen",
     "StorageFailed",
+    "Transaction",
     "TransactionDeclined",
     "Unavailable",
     "VersionConflict",
@@ -106,9 +122,13 @@ __all__ = [
 ]
 
 _HOMES = {
+    "client.asks": "Events Namespace Register Session Transaction",
+    "client.description": "Description",
+    "client.durations": "Duration",
     "client.errors": "AcquireTimeout BadRequest ClientClosed LeaseLost LessorError ServiceBusy Unavailable",
     "client.holders": "ClaimDenied",
     "client.lease": "LeaseView",
+    "client.recipes.rules": "Leader Member",
     "client.refusals": (
         "CannotGrow DeadlockDetected LimitDiffers NamespaceExists NamespaceInUse NoSuchNamespace "
         "NoSuchSemaphore NotCovered NotHeldError OutOfSequence Refused SemaphoreExists SemaphoreInUse "
@@ -120,6 +140,7 @@ _HOMES = {
     "client.sync": "Client Lease Lock connect",
     "core.errors": "Corrupt ForeignDatabase",
     "core.events": "DATA_CHANGED DELETED OWNERS_CHANGED Event",
+    "core.resources": "Mode Resource",
     "storage.failures": "StorageFailed",
     "transport.ports": "AddressInUse",
 }

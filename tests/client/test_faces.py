@@ -5,11 +5,16 @@ from typing import Any
 
 import pytest
 
+import lessor
 import lessor.client.aio as awaited
 import lessor.client.sync as blocking
-from lessor.client import aio_holding, holding
+from lessor.client import aio_holding, asks, holding
 from lessor.client.aio_model import AsyncModel
+from lessor.client.base import Options
+from lessor.client.description import Description
+from lessor.client.durations import Duration
 from lessor.client.model import Model
+from lessor.client.recipes.rules import Leader, Member
 
 ONLY_AWAITED = {("Lock", "__init__"): {"cancel_on_loss"}, ("Client", "lock"): {"cancel_on_loss"}}
 """A thread cannot be cancelled."""
@@ -106,3 +111,19 @@ def test_parameters_defaults_and_first_lines_are_the_same(name: str) -> None:
 
 def parameters(function: Any) -> list[tuple[str, Any, Any]]:
     return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
+
+
+@pytest.mark.parametrize("face", [blocking, awaited])
+def test_what_connect_takes_is_what_a_client_takes(face: Any) -> None:
+    """Its options are written down once more, for type checkers."""
+    given = inspect.signature(face.Client).parameters.values()
+    assert Options.__annotations__ == {each.name: each.annotation for each in given if each.kind is each.KEYWORD_ONLY}
+
+
+def test_what_users_must_annotate_has_a_public_name() -> None:
+    """Whatever the calls of a client return, and their arguments."""
+    shown = {name for name in dir(lessor) if name in lessor.__all__}
+    assert {type(lessor.read("x")).__name__, type(lessor.read("x").mode).__name__} <= shown
+    classes = {asks.Events, asks.Namespace, asks.Register, asks.Session, asks.Transaction, Description, Leader, Member}
+    assert {getattr(lessor, each.__name__, None) for each in classes} == classes
+    assert lessor.Duration == Duration
