@@ -1,6 +1,7 @@
 """How a task asks and waits: the bridge between coroutines and the protocol, which the loop's engine runs."""
 
 import asyncio
+import os
 import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -9,7 +10,7 @@ from ..core.commands import FOREVER, Claim
 from .calling import CLOSE_TIMEOUT_MS, END_TIMEOUT_MS, BaseCaller, end_at_exit, leave_behind
 from .clock import now_ms
 from .errors import ClientClosed
-from .loop_engine import LoopEngine
+from .loop_engine import LoopEngine, runs_here
 from .protocol import Protocol
 from .records import Acquire, Terms
 
@@ -78,7 +79,7 @@ class LoopCaller(BaseCaller):
 
     def make_event(self) -> asyncio.Event:
         """Return an event for tasks."""
-        return asyncio.Event()
+        return _Event()
 
     async def close(self) -> None:
         """End the session, within two seconds; later calls raise ClientClosed. May be called twice.
@@ -89,7 +90,7 @@ class LoopCaller(BaseCaller):
         engine = self._engine
         if engine is None:
             return
-        if not engine.in_its_loop():
+        if not runs_here(engine.loop):
             await self._close_elsewhere(engine)
             return
         if self._closing is None:
@@ -123,7 +124,7 @@ class LoopCaller(BaseCaller):
 
     def wait_end(self, timeout_ms: int) -> None:
         """Wait for the end to be over, but no longer than this."""
-        if self._engine is not None and not self._engine.in_its_loop():
+        if self._engine is not None and not runs_here(self._engine.loop):
             self._engine.join(timeout_ms / 1000)
 
     def _running(self) -> LoopEngine:
@@ -145,19 +146,35 @@ class LoopCaller(BaseCaller):
             self._finalizer.detach()
 
 
+class _Event(asyncio.Event):
+    """An event for the tasks of one loop that any thread may set, such as one that ends a client."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pid = os.getpid()  # in the child of a fork nobody runs the loop
+        try:
+            self._home: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            self._home = None
+
+    def set(self) -> None:
+        home = self._home
+        if home is None or not home.is_running() or os.getpid() != self._pid or runs_here(home):
+            super().set()
+        else:
+            _call(home, super().set)
+
+
 def _set(outcome: "asyncio.Future[Any]", value: Any) -> None:
     def step() -> None:
         if not outcome.done():
             outcome.set_result(value)
 
     loop = outcome.get_loop()
-    try:
-        if asyncio.get_running_loop() is loop:
-            step()
-            return
-    except RuntimeError:
-        pass  # none runs here
-    _call(loop, step)
+    if runs_here(loop):
+        step()
+    else:
+        _call(loop, step)
 
 
 def _call(loop: asyncio.AbstractEventLoop, step: Callable[[], None]) -> bool:

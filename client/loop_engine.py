@@ -63,7 +63,7 @@ class LoopEngine:
         """
         if self.ended:
             return
-        if self.loop.is_running() and not self.in_its_loop():
+        if self.loop.is_running() and not runs_here(self.loop):
             try:
                 self.loop.call_soon_threadsafe(self._hand_over, within_ms)
             except RuntimeError:  # it was closed just now
@@ -74,13 +74,6 @@ class LoopEngine:
     def join(self, timeout: float) -> None:
         """Wait for the end of the engine."""
         self._over.wait(timeout)
-
-    def in_its_loop(self) -> bool:
-        """Return whether the engine's loop is what runs here."""
-        try:
-            return asyncio.get_running_loop() is self.loop
-        except RuntimeError:
-            return False
 
     def _leave_loop(self) -> None:
         self.ended = True
@@ -162,3 +155,11 @@ class LoopEngine:
     def _ring(self) -> None:
         self._timer = None
         self._turn()
+
+
+def runs_here(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether a loop is what runs in this thread."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False

@@ -96,6 +96,22 @@ def test_an_asyncio_client_that_is_collected_while_its_loop_runs_gives_back_what
     asyncio.run(main())
 
 
+def test_a_task_that_waits_for_the_end_of_a_lease_is_told_when_its_client_is_collected(
+    node: Embedded, observer: lessor.Client
+) -> None:
+    async def main() -> None:
+        lease = await lessor.aio.connect(node.endpoints, observer.namespace).acquire("x", ttl=60)
+        waits = asyncio.create_task(lease.ended.wait())
+        await asyncio.sleep(0)
+        del lease
+        gc.collect()
+        async with asyncio.timeout(10):
+            await waits
+
+    asyncio.run(main(), debug=True)
+    until(lambda: observer.describe("x") == [], "and it is released", timeout=10)
+
+
 def test_an_asyncio_client_that_is_collected_in_the_midst_of_a_turn_has_it_finished_first(
     node: Embedded, observer: lessor.Client
 ) -> None:
