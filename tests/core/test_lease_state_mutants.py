@@ -16,6 +16,7 @@ from lessor.core.pins import Pins
 from lessor.core.queues import Queues
 from lessor.core.registers import Registers
 from lessor.core.resources import Mode
+from lessor.core.results import SESSION_STOLEN
 from lessor.core.sessions import Session, Sessions
 from lessor.core.transactions import Transactions
 
@@ -142,9 +143,9 @@ def a_wrong_key_opens(attach: Around, self: Sessions, operation: Any) -> Any:
     return attach(self, operation)
 
 
-@mutant(Session, "stolen_from")
-def a_thief_is_not_told(_: Around, *__: Any) -> bool:
-    return False
+@mutant(Session, "refuses")
+def a_thief_is_not_told(refuses: Around, self: Session, number: int, proof: int) -> str:
+    return str(refuses(self, number, proof)).replace(SESSION_STOLEN, "")
 
 
 @mutant(Sessions, "kept")

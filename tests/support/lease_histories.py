@@ -12,6 +12,7 @@ from lessor.core.commands import (
     DeleteSemaphore,
     Describe,
     DropNamespace,
+    EndSession,
     ListClaims,
     Operation,
     ReadEvents,
@@ -117,7 +118,7 @@ class Watcher:
 
     def watch(self, entry: Entry, outcome: Outcome, clock_ms: int) -> None:
         operations = operations_of(entry)
-        asked = [one for one in operations if isinstance(one, Release | Cancel | CloseSession | Transact)]
+        asked = [one for one in operations if isinstance(one, Release | Cancel | CloseSession | EndSession | Transact)]
         told = [one for one in operations if isinstance(one, Break | DropNamespace | DeleteSemaphore)]
         unpinned = any(isinstance(one, Unpin | Transact) for one in operations)
         expired = {event.session for event in outcome.events if event.kind == "session_expired"}

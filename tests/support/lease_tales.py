@@ -175,6 +175,9 @@ class Tale:
         if mode != Mode.COUNT:
             return Resource(self.chance.choice(PATHS), mode)
         count, limit = self.chance.choice((1, 1, 2, 3, 5)), self.chance.choice((0, 0, 3, 3, 3, 4))
+        made = [record.path for record in self.state.semaphores.shelf.records()]
+        if made and self.chance.random() < 0.5:
+            return Resource(self.chance.choice(made), mode, count)
         return Resource(self.chance.choice(PATHS), mode, count, limit)
 
     def token(self) -> int:
