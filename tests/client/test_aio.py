@@ -208,7 +208,7 @@ def test_the_requests_of_tasks_that_wait_at_the_same_time_travel_together(
 
         monkeypatch.setattr(pump, "send", send)
         await asyncio.gather(*[client.describe(f"name {number}") for number in range(100)])
-        assert sum(sent) == 100
+        assert set(sent) == {100}, "all in one packet, which is repeated if the machine is slow"
         assert len(sent) == 1
 
     run(body)
