@@ -83,7 +83,10 @@ def resources_of(want: Any) -> tuple[Resource, ...]:
             return tuple(wants)
         if any(isinstance(each, Resource) for each in wants):
             raise BadRequest("several wants are all made by read(), write() or units()")
-        return (Resource(path_of(wants), Mode.WRITE),)
+        path = path_of(wants)
+        if not isinstance(want, tuple):  # nobody can tell whether a path is meant or several names
+            raise BadRequest("a path is a tuple of texts, and several names at once are for `lock_all`")
+        return (Resource(path, Mode.WRITE),)
     return (Resource(path_of(want), Mode.WRITE),)
 
 

@@ -149,7 +149,7 @@ def test_a_set_is_held_all_at_once_or_not_at_all(play: Any) -> None:
         client, other = connect(), connect()
         async with client.lock_all(["x", ("y", "z"), lessor.read("r")]) as lease:
             assert [each.path for each in lease.resources] == [("x",), ("y", "z"), ("r",)]
-            assert await other.try_acquire(["y", "z"]) is None
+            assert await other.try_acquire(("y", "z")) is None
             assert await other.try_acquire([lessor.write("free"), lessor.write("x")]) is None
             assert [lease.name for lease in await client.leases()] == ["x"]
             async with other.read_lock("r"):

@@ -20,7 +20,6 @@ X = Resource(("x",), Mode.WRITE)
         ("x", (X,)),
         ("x/y", (Resource(("x/y",), Mode.WRITE),)),
         (("x", "y"), (Resource(("x", "y"), Mode.WRITE),)),
-        (["x", "y"], (Resource(("x", "y"), Mode.WRITE),)),
         (X, (X,)),
         (read("x"), (Resource(("x",), Mode.READ),)),
         (read(), (Resource((), Mode.READ),)),
@@ -39,6 +38,13 @@ def test_what_each_way_to_say_it_stands_for(want: Any, resources: tuple[Resource
 @pytest.mark.parametrize("want", [None, 7, b"x", ("x", 7), ["x", None], [X, "x"], ["x", X], {"x": 1}.items()])
 def test_what_cannot_be_wanted_is_refused(want: Any) -> None:  # P11
     with pytest.raises(BadRequest):
+        resources_of(want)
+
+
+@pytest.mark.parametrize("want", [["a", "b"], (name for name in ("a", "b"))])
+def test_names_in_a_list_are_neither_a_path_nor_a_set(want: Any) -> None:
+    """`lock_all` takes such a list as two names, so that nobody is to read it as the path a/b elsewhere."""
+    with pytest.raises(BadRequest, match="lock_all"):
         resources_of(want)
 
 
