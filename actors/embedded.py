@@ -45,6 +45,10 @@ class Embedded:
                 raise
         raise AssertionError("the last try returns or raises")
 
+    def __repr__(self) -> str:
+        """Show where to connect."""
+        return f"<Embedded {self.endpoints}>"
+
     @property
     def endpoints(self) -> str:
         """Where to connect: `lessor.connect(node.endpoints)`."""

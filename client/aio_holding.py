@@ -9,7 +9,7 @@ from ..core.checks import check
 from ..core.results import Released
 from . import asks
 from .asks import Ask, Register, T
-from .base import renewal_milliseconds
+from .base import renewal_milliseconds, shown
 from .durations import Duration
 from .errors import ClientClosed, LeaseLost, ServiceBusy, Unavailable
 from .lease import BaseLease
@@ -187,6 +187,10 @@ class Lock:
         self._arguments = arguments
         self._cancel_on_loss = cancel_on_loss
         self._entered: list[tuple[asyncio.Task[Any] | None, Lease, Scope | None]] = []
+
+    def __repr__(self) -> str:
+        """Show what it acquires."""
+        return f"<Lock {shown(self._arguments['name'])}>"
 
     async def __aenter__(self) -> Lease:
         """Wait for the lease, and return it.

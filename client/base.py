@@ -83,6 +83,11 @@ class BaseClient:
             return Protocol(nodes, _draw_key, session_timeout_ms, description, random, namespace, ticket)
 
         self._make_protocol: Callable[[], Protocol] = make_protocol
+        self._nodes = nodes
+
+    def __repr__(self) -> str:
+        """Show the namespace, the holder and the nodes."""
+        return f"<{type(self).__name__} {self.namespace!r} holder={self.holder!r} of {', '.join(self._nodes)}>"
 
     @property
     def holder(self) -> str:

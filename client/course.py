@@ -50,6 +50,11 @@ class Course:
         self.revision = since or 0
         check(self._ask_since(0 if since is None else since).operation)  # refused before anything is begun
 
+    def __str__(self) -> str:
+        """Say what is watched."""
+        name = "everything" if self._name is None else repr("/".join(self.path))
+        return f"{name} and below" if self.below and self._name is not None else name
+
     @property
     def due(self) -> bool:
         """Whether there is something to ask, as far as is known."""

@@ -9,7 +9,7 @@ from ..core.checks import check
 from ..core.results import Released
 from . import asks
 from .asks import Ask, Register, T
-from .base import renewal_milliseconds
+from .base import renewal_milliseconds, shown
 from .durations import Duration
 from .errors import ClientClosed, ServiceBusy, Unavailable
 from .lease import BaseLease
@@ -201,6 +201,10 @@ class Lock:
         self._client = client
         self._arguments = arguments
         self._leases: list[tuple[int, Lease]] = []  # of each thread
+
+    def __repr__(self) -> str:
+        """Show what it acquires."""
+        return f"<Lock {shown(self._arguments['name'])}>"
 
     def __enter__(self) -> Lease:
         """Wait for the lease, and return it.

@@ -49,6 +49,10 @@ class Watch:
         self._look_at = 0.0
         begins_anew_after_fork(self)
 
+    def __repr__(self) -> str:
+        """Show what it watches, and where it stands."""
+        return f"<Watch {self._course} revision={self.revision}{' closed' if self._closed else ''}>"
+
     @property
     def revision(self) -> int:
         """Where to go on: `client.watch(..., since=revision)` tells what comes after what this one has told."""

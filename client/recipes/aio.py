@@ -39,6 +39,11 @@ class Semaphore:
         self._name, self._limit, self._ttl = name, limit, ttl
         self._kept: Kept[Lease] = Kept()
 
+    def __repr__(self) -> str:
+        """Show the name and the limit."""
+        limit = "" if self._limit is None else f" limit={self._limit}"
+        return f"<Semaphore {'/'.join(under(self._name))!r}{limit}>"
+
     async def acquire(
         self,
         count: int = 1,
@@ -276,6 +281,10 @@ class Election:
         under(name)  # refuses what is none
         self._client = client
         self._name, self._ttl = name, ttl
+
+    def __repr__(self) -> str:
+        """Show the name."""
+        return f"<Election {'/'.join(under(self._name))!r}>"
 
     async def campaign(
         self,

@@ -37,6 +37,11 @@ class Semaphore:
         self._name, self._limit, self._ttl = name, limit, ttl
         self._kept: Kept[Lease] = Kept()
 
+    def __repr__(self) -> str:
+        """Show the name and the limit."""
+        limit = "" if self._limit is None else f" limit={self._limit}"
+        return f"<Semaphore {'/'.join(under(self._name))!r}{limit}>"
+
     def acquire(self, count: int = 1, *, timeout: Duration | None = None, data: bytes = b"") -> "Lease":
         """Wait in line for `count` units. The errors are those of `Client.acquire`."""
         want = units(self._name, count, self._limit)
@@ -264,6 +269,10 @@ class Election:
         under(name)  # refuses what is none
         self._client = client
         self._name, self._ttl = name, ttl
+
+    def __repr__(self) -> str:
+        """Show the name."""
+        return f"<Election {'/'.join(under(self._name))!r}>"
 
     def campaign(
         self, value: bytes = b"", *, timeout: Duration | None = None, on_lost: "OnLost | None" = None

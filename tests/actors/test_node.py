@@ -73,6 +73,11 @@ def test_a_node_starts_and_stops_again_and_again_and_its_tokens_grow(nodes: Make
     assert tokens == sorted(set(tokens)), "strictly growing"
 
 
+def test_an_embedded_node_shows_where_it_is() -> None:
+    with lessor.embedded() as node:
+        assert repr(node) == f"<Embedded {node.endpoints}>"
+
+
 def test_a_node_that_stops_leaves_no_thread_and_no_file_open(nodes: Make) -> None:
     alone = nodes(1)
     alone.start()

@@ -127,3 +127,20 @@ def test_what_users_must_annotate_has_a_public_name() -> None:
     classes = {asks.Events, asks.Namespace, asks.Register, asks.Session, asks.Transaction, Description, Leader, Member}
     assert {getattr(lessor, each.__name__, None) for each in classes} == classes
     assert lessor.Duration == Duration
+
+
+@pytest.mark.parametrize("face", [blocking, awaited])
+def test_what_a_debugger_shows_says_what_it_is(face: Any) -> None:
+    client = face.connect("tcp://127.0.0.1:7411", "reports", holder="me")
+    shown = {
+        client: "<Client 'reports' holder='me' of tcp://127.0.0.1:7411>",
+        client.lock(("users", "42")): "<Lock 'users/42'>",
+        client.lock_all(["a", "b"]): "<Lock 'a', 'b'>",
+        client.election("e"): "<Election 'e'>",
+        client.semaphore("p", 2): "<Semaphore 'p' limit=2>",
+        client.semaphore("p"): "<Semaphore 'p'>",
+        client.watch("x", since=7): "<Watch 'x' revision=7>",
+        client.watch("x", below=True): "<Watch 'x' and below revision=0>",
+        client.watch(): "<Watch everything revision=0>",
+    }
+    assert [repr(each) for each in shown] == list(shown.values())
