@@ -193,12 +193,12 @@ class Counted(dict[int, Any]):
 def test_a_flow_with_many_claims_is_searched_once_and_its_claims_count(
     waiting: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # P10
-    monkeypatch.setattr(limits, "DEADLOCK_LOOK_MAX", 50)
+    monkeypatch.setattr(limits, "DEADLOCK_LOOK_MAX", 25)
     flows = Flows(3)
     flows.take(2, "q", chain=0)
-    for place in range(30 if "way" in waiting else 0):
+    for place in range(15 if "way" in waiting else 0):
         flows.take(0, Resource(("p", str(place))))
-    for place in range(120):
+    for place in range(60):
         flows.take(0, Resource(("q", str(place))))
     flows.take(1, "r")
     asking = 1 if "way" in waiting else 0
@@ -206,7 +206,7 @@ def test_a_flow_with_many_claims_is_searched_once_and_its_claims_count(
     claims.all = Counted(claims.all)
     asked = Claim("n", (Resource(("p" if asking else "q",)),), "flow", b"", 0, FOREVER, False, 0, 1)
     assert phase(flows.leases.ask(flows.sessions[asking], asked)) == ClaimPhase.WAITING
-    assert claims.all.looks <= 2 * 50 + 10, "each claim is looked at for itself, and as one that is in the way"
+    assert claims.all.looks <= 2 * 25 + 10, "each claim is looked at for itself, and as one that is in the way"
 
 
 def test_a_circle_through_a_flow_of_which_many_claims_are_in_the_way_is_found() -> None:
