@@ -116,19 +116,69 @@ class Client(BaseClient, AsyncModel, Recipes, Watches):
         arguments = {"name": resources_of(name), "ttl": ttl, "timeout": timeout, **how}
         return Lock(self, arguments, cancel_on_loss=cancel_on_loss)
 
-    def read_lock(self, *path: str, ttl: Duration | None = 30.0, timeout: Duration | None = None) -> Lock:
+    def read_lock(
+        self,
+        *path: str,
+        ttl: Duration | None = 30.0,
+        timeout: Duration | None = None,
+        data: bytes = b"",
+        max_hold: Duration | None = None,
+        on_lost: OnLost | None = None,
+        cancel_on_loss: bool = False,
+    ) -> Lock:
         """Return a lock that shares a name or path, and all under it, with others who read."""
-        return self.lock(read(*path), ttl, timeout=timeout)
+        return self.lock(
+            read(*path),
+            ttl,
+            timeout=timeout,
+            data=data,
+            max_hold=max_hold,
+            on_lost=on_lost,
+            cancel_on_loss=cancel_on_loss,
+        )
 
-    def write_lock(self, *path: str, ttl: Duration | None = 30.0, timeout: Duration | None = None) -> Lock:
+    def write_lock(
+        self,
+        *path: str,
+        ttl: Duration | None = 30.0,
+        timeout: Duration | None = None,
+        data: bytes = b"",
+        max_hold: Duration | None = None,
+        on_lost: OnLost | None = None,
+        cancel_on_loss: bool = False,
+    ) -> Lock:
         """Return a lock that has a name or path, and all under it, alone."""
-        return self.lock(write(*path), ttl, timeout=timeout)
+        return self.lock(
+            write(*path),
+            ttl,
+            timeout=timeout,
+            data=data,
+            max_hold=max_hold,
+            on_lost=on_lost,
+            cancel_on_loss=cancel_on_loss,
+        )
 
     def lock_all(
-        self, wants: Sequence[Name | Resource], ttl: Duration | None = 30.0, *, timeout: Duration | None = None
+        self,
+        wants: Sequence[Name | Resource],
+        ttl: Duration | None = 30.0,
+        *,
+        timeout: Duration | None = None,
+        data: bytes = b"",
+        max_hold: Duration | None = None,
+        on_lost: OnLost | None = None,
+        cancel_on_loss: bool = False,
     ) -> Lock:
         """Return a lock of several names, paths, `read(...)`, `write(...)` or `units(...)` at once, all or none."""
-        return self.lock(all_resources(wants), ttl, timeout=timeout)
+        return self.lock(
+            all_resources(wants),
+            ttl,
+            timeout=timeout,
+            data=data,
+            max_hold=max_hold,
+            on_lost=on_lost,
+            cancel_on_loss=cancel_on_loss,
+        )
 
     async def acquire(
         self,

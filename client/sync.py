@@ -106,26 +106,49 @@ class Client(BaseClient, Model, Recipes, Watches):
         how |= {"max_hold": max_hold, "progress_timeout": progress_timeout, "on_lost": on_lost, "keeper": keeper}
         return Lock(self, {"name": resources_of(name), "ttl": ttl, "timeout": timeout, **how})
 
-    def read_lock(self, *path: str, ttl: Duration | None = 30.0, timeout: Duration | None = None) -> Lock:
+    def read_lock(
+        self,
+        *path: str,
+        ttl: Duration | None = 30.0,
+        timeout: Duration | None = None,
+        data: bytes = b"",
+        max_hold: Duration | None = None,
+        on_lost: OnLost | None = None,
+    ) -> Lock:
         """Return a lock that shares a name or path, and all under it, with others who read.
 
         >>> with client.read_lock("users") as one, client.read_lock("users", "42") as other:
         ...     one.held, other.held, client.try_acquire("users")
         (True, True, None)
         """
-        return self.lock(read(*path), ttl, timeout=timeout)
+        return self.lock(read(*path), ttl, timeout=timeout, data=data, max_hold=max_hold, on_lost=on_lost)
 
-    def write_lock(self, *path: str, ttl: Duration | None = 30.0, timeout: Duration | None = None) -> Lock:
+    def write_lock(
+        self,
+        *path: str,
+        ttl: Duration | None = 30.0,
+        timeout: Duration | None = None,
+        data: bytes = b"",
+        max_hold: Duration | None = None,
+        on_lost: OnLost | None = None,
+    ) -> Lock:
         """Return a lock that has a name or path, and all under it, alone.
 
         >>> with client.write_lock("users", "42"):
         ...     client.try_acquire(read("users")), client.try_acquire(read("users", "43")) is not None
         (None, True)
         """
-        return self.lock(write(*path), ttl, timeout=timeout)
+        return self.lock(write(*path), ttl, timeout=timeout, data=data, max_hold=max_hold, on_lost=on_lost)
 
     def lock_all(
-        self, wants: Sequence[Name | Resource], ttl: Duration | None = 30.0, *, timeout: Duration | None = None
+        self,
+        wants: Sequence[Name | Resource],
+        ttl: Duration | None = 30.0,
+        *,
+        timeout: Duration | None = None,
+        data: bytes = b"",
+        max_hold: Duration | None = None,
+        on_lost: OnLost | None = None,
     ) -> Lock:
         """Return a lock of several names, paths, `read(...)`, `write(...)` or `units(...)` at once, all or none.
 
@@ -133,7 +156,7 @@ class Client(BaseClient, Model, Recipes, Watches):
         ...     [(one.path, one.mode.name) for one in lease.resources]
         [(('ledger',), 'WRITE'), (('catalogue',), 'READ')]
         """
-        return self.lock(all_resources(wants), ttl, timeout=timeout)
+        return self.lock(all_resources(wants), ttl, timeout=timeout, data=data, max_hold=max_hold, on_lost=on_lost)
 
     def acquire(
         self,

@@ -42,16 +42,32 @@ class Semaphore:
         limit = "" if self._limit is None else f" limit={self._limit}"
         return f"<Semaphore {'/'.join(under(self._name))!r}{limit}>"
 
-    def acquire(self, count: int = 1, *, timeout: Duration | None = None, data: bytes = b"") -> "Lease":
+    def acquire(
+        self,
+        count: int = 1,
+        *,
+        timeout: Duration | None = None,
+        data: bytes = b"",
+        max_hold: Duration | None = None,
+        on_lost: "OnLost | None" = None,
+    ) -> "Lease":
         """Wait in line for `count` units. The errors are those of `Client.acquire`."""
         want = units(self._name, count, self._limit)
-        lease = self._client.acquire(want, self._ttl, timeout=timeout, data=data)
+        lease = self._client.acquire(want, self._ttl, timeout=timeout, data=data, max_hold=max_hold, on_lost=on_lost)
         self._kept.push(flow(), lease)
         return lease
 
-    def try_acquire(self, count: int = 1, *, data: bytes = b"") -> "Lease | None":
+    def try_acquire(
+        self,
+        count: int = 1,
+        *,
+        data: bytes = b"",
+        max_hold: Duration | None = None,
+        on_lost: "OnLost | None" = None,
+    ) -> "Lease | None":
         """Return `count` units if they are free now, else None."""
-        lease = self._client.try_acquire(units(self._name, count, self._limit), self._ttl, data=data)
+        want = units(self._name, count, self._limit)
+        lease = self._client.try_acquire(want, self._ttl, data=data, max_hold=max_hold, on_lost=on_lost)
         if lease is not None:
             self._kept.push(flow(), lease)
         return lease

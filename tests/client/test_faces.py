@@ -16,7 +16,10 @@ from lessor.client.durations import Duration
 from lessor.client.model import Model
 from lessor.client.recipes.rules import Leader, Member
 
-ONLY_AWAITED = {("Lock", "__init__"): {"cancel_on_loss"}, ("Client", "lock"): {"cancel_on_loss"}}
+ONLY_AWAITED = {
+    ("Lock", "__init__"): {"cancel_on_loss"},
+    **{("Client", name): {"cancel_on_loss"} for name in ("lock", "read_lock", "write_lock", "lock_all")},
+}
 """A thread cannot be cancelled."""
 
 WORDS = {
@@ -127,6 +130,22 @@ def test_what_users_must_annotate_has_a_public_name() -> None:
     classes = {asks.Events, asks.Namespace, asks.Register, asks.Session, asks.Transaction, Description, Leader, Member}
     assert {getattr(lessor, each.__name__, None) for each in classes} == classes
     assert lessor.Duration == Duration
+
+
+@pytest.mark.parametrize("face", [blocking, awaited])
+def test_whichever_way_a_lock_is_asked_for_it_may_have_data_a_longest_hold_and_word_of_its_loss(face: Any) -> None:
+    client = face.connect("tcp://127.0.0.1:7411")
+    how: dict[str, Any] = {"timeout": 5, "data": b"d", "max_hold": 60, "on_lost": "terminate"}
+    also: dict[str, Any] = {"cancel_on_loss": True} if face is awaited else {}
+    for lock in (
+        client.read_lock("x", ttl=7, **how, **also),
+        client.write_lock("x", ttl=7, **how, **also),
+        client.lock_all(["x"], 7, **how, **also),
+    ):
+        asked = vars(lock)["_arguments"]
+        assert {name: asked[name] for name in how} == how
+        assert asked["ttl"] == 7
+        assert face is blocking or vars(lock)["_cancel_on_loss"]
 
 
 @pytest.mark.parametrize("face", [blocking, awaited])

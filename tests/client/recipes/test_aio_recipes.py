@@ -57,6 +57,19 @@ def test_a_semaphore_and_a_reentrant_lock_are_each_tasks_own(run: Callable[[Body
     run(body)
 
 
+def test_units_may_have_a_longest_hold_and_word_of_their_loss(run: Callable[[Body], None]) -> None:
+    async def body(client: Client) -> None:
+        pool, lost = client.semaphore("s", 2), asyncio.Event()
+        for acquire in (pool.acquire, pool.try_acquire):
+            lost.clear()
+            lease = await acquire(max_hold=0.2, on_lost=lambda _: lost.set())
+            assert lease is not None
+            await soon(lost.wait())
+            assert lease.loss is lessor.Loss.MAX_HOLD
+
+    run(body)
+
+
 def test_a_task_releases_its_own_and_a_lock_whose_lease_was_given_back_is_acquired_anew(
     run: Callable[[Body], None],
 ) -> None:

@@ -94,6 +94,16 @@ def test_a_semaphore_lets_in_so_many_and_no_more(one: lessor.Client, other: less
         ours.release()
 
 
+def test_units_may_have_a_longest_hold_and_word_of_their_loss(one: lessor.Client) -> None:
+    pool, lost = one.semaphore("s", 2), threading.Event()
+    for acquire in (pool.acquire, pool.try_acquire):
+        lost.clear()
+        lease = acquire(max_hold=0.2, on_lost=lambda _: lost.set())
+        assert lease is not None
+        assert lost.wait(SOON_S)
+        assert lease.loss is lessor.Loss.MAX_HOLD
+
+
 def test_a_semaphore_that_was_created_needs_no_limit(one: lessor.Client) -> None:
     one.create_semaphore("s", 3)
     with one.semaphore("s") as lease:
