@@ -355,5 +355,5 @@ def view(info: ClaimInfo, clock_ms: int, over_after_ms: int) -> LeaseView:
         expires_in=max(0, info.expires_at_ms - clock_ms) / 1000 if held else 0.0,
         deadline_local_ms=over_after_ms if held else clock.now_ms(),
         path=info.path,
-        resources=info.resources,
+        resources=tuple([replace(each, mode=Mode(each.mode)) for each in info.resources]),  # it travels as a number
     )

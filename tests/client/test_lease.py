@@ -9,6 +9,7 @@ from lessor.client import clock
 from lessor.client.calling import BaseCaller
 from lessor.client.lease import BaseLease, LeaseView, as_datetime, view, wall_ms
 from lessor.client.protocol import LeaseRecord, LeaseState, Protocol
+from lessor.core.resources import Mode, Resource
 from lessor.core.results import ClaimInfo, ClaimPhase
 
 NOW_MS = 5_000_000
@@ -164,6 +165,13 @@ def test_somebody_s_lease_shows_what_the_service_said(frozen: dict[str, int]) ->
     assert (theirs.claim, theirs.session, theirs.detached, theirs.data) == (3, 4, False, b"data")
     assert (theirs.ttl, theirs.held_for, theirs.expires_in) == (30.0, 2.5, 27.5)
     assert not theirs.waiting
+
+
+def test_somebody_s_lease_shows_its_mode_by_name(frozen: dict[str, int]) -> None:
+    """It travels as a number."""
+    theirs = of(described(resources=(Resource(("x",), 1),)))
+    assert [each.mode for each in theirs.resources] == [Mode.READ]
+    assert "Mode.READ" in repr(theirs)
 
 
 def test_one_who_waits_has_no_expire_time(frozen: dict[str, int]) -> None:
