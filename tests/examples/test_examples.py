@@ -155,7 +155,8 @@ def test_workers_share_the_jobs_out_by_capacity_and_take_over_from_one_that_stop
             sessions = [lease.session for lease in client.leases()]
             return sorted(sessions.count(session) for session in set(sessions))
 
-        until(lambda: sum(shares()) == 10 and max(shares()) <= 4, "all ten have a worker, and none too many")
+        # in one look: a worker may have all ten for a moment, and then releases what is too much
+        until(lambda: sum(now := shares()) == 10 and max(now) <= 4, "all ten have a worker, and none too many")
         assert sorted(lease.name for lease in client.leases()) == sorted(f"job-{n}" for n in range(1, 11))
         for worker in workers:
             worker.says(r"job-\d+: begun with token \d+")
