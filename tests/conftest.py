@@ -12,6 +12,7 @@ DEEP = (
     "tests/cli/test_bench.py",
     "tests/cli/test_demo.py",
     "tests/cli/test_local_cluster.py",
+    "tests/cli/test_lock.py",
     "tests/cli/test_serve.py",
     "tests/client/test_cancel.py",
     "tests/client/test_ending.py",
