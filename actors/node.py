@@ -17,6 +17,7 @@ from ..core.errors import BadRequest, ForeignDatabase, InvariantBroken
 from ..core.gateway import NodeFacts
 from ..core.messages import Stranger
 from ..storage.directory import DataDirectory, Identity
+from ..storage.failures import leave_out
 from ..transport.endpoints import parse
 from ..transport.feed import FeedPublisher
 from ..transport.packets import Sender
@@ -222,7 +223,7 @@ class Node:
         error = ForeignDatabase(
             f"the cluster knows node {self.config.node} with another journal than the new one in {self.config.data}: "
             "its promises are forgotten, so it must not come back under this number. "
-            "Start it on its old data directory, or replace it by a node with a new number."
+            f"Start it on its old data directory, or {leave_out(self.config.node)}."
         )
         # for the next start: the directory will not be fresh any more, and whoever supervises the node tries again
         self._refused.write_text(str(error), encoding="utf-8")

@@ -25,7 +25,7 @@ from .server import needs_server
 SUMMARY = "Run one node of a cluster in the foreground, until SIGTERM or Ctrl-C."
 NOTES = """
 A node has one base port, for clients; the four ports above it are for its peers and the event feed. Its directory
-belongs to this node number for ever: a node that lost its directory is replaced by one with a new number.
+belongs to this node number for ever: a node that lost its directory stays away, and the others go on without it.
 What happens is logged on stderr, one line for each event: that it listens, who leads, which node is missing. Clients
 are served once a leader is known. SIGTERM ends it in order, with exit code 0; a second one ends it at once.
 """

@@ -23,7 +23,7 @@ from sqlite_utils.migrations import Migrations
 
 from ..core.encoding import dumps
 from ..core.errors import Corrupt, ForeignDatabase, LessorError
-from .failures import StorageFailed, damaged, failed
+from .failures import StorageFailed, damaged, failed, leave_out
 from .write_ahead_log import damage
 
 CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
@@ -219,7 +219,7 @@ class Database:
             added = ", ".join(sorted(found.keys() - expected.keys()))
             raise Corrupt(
                 f"{self.path} holds what lessor did not make: {added}. If it was added by hand, drop it; if nobody did "
-                f"that, the file is damaged: replace node {self.node} by a new one"
+                f"that, the file is damaged: {leave_out(self.node)}"
             )
 
     def _applied(self) -> set[str]:
@@ -374,7 +374,7 @@ def lost(path: Path, node: int, what: str) -> ForeignDatabase:
     """Return the error for a data directory of which a part is missing, or does not fit the others."""
     return ForeignDatabase(
         f"{path} {what}: it was lost, or put there from a copy. The promises of node {node} are forgotten, so it must "
-        f"not come back as node {node}: replace the node by a new one"
+        f"not come back as node {node}: {leave_out(node)}"
     )
 
 

@@ -231,7 +231,7 @@ class DataDirectory:
         if not there:
             raise StorageFailed(
                 f"the data directory {self.path} was removed or replaced while the node was using it; "
-                "put it back, or replace the node by one with a new number"
+                "put it back and start the node again"
             )
 
     def open_journal(self) -> Journal:

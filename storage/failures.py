@@ -34,11 +34,16 @@ _REMEDIES: Final = {
 _DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
+def leave_out(node: int) -> str:
+    """Return what to do about a node whose promises are lost, in words."""
+    return f'leave node {node} out, the others go on without it (docs/operations.md, "A lost node")'
+
+
 def damaged(path: Path, node: int, what: str) -> Corrupt:
     """Return the error that says that a file of `node` holds what it cannot hold."""
     return Corrupt(
         f"{path} is damaged: {what}. No copy can restore it, since a copy has forgotten what the node promised since: "
-        f"replace node {node} by a new one"
+        + leave_out(node)
     )
 
 

@@ -166,7 +166,7 @@ def test_a_node_that_lost_a_file_does_not_come_back(tmp_path: Path, name: str) -
     for _ in range(2):
         with pytest.raises(
             ForeignDatabase,
-            match=rf"{name} is not there: .*must not come back as node 1: replace the node by a new one",
+            match=rf"{name} is not there: .*must not come back as node 1: leave node 1 out",
         ):
             DataDirectory(path, ALICE)
 
@@ -186,7 +186,7 @@ def test_a_file_of_another_life_of_the_same_node_is_refused(tmp_path: Path, name
     """As after a journal was made anew, or put back from a copy of the directory that was there before."""
     path, former = made(tmp_path / "data"), made(tmp_path / "former")
     shutil.copy(former / name, path / name)
-    with pytest.raises(ForeignDatabase, match=r"\.db belongs to another life of the node.*replace the node"):
+    with pytest.raises(ForeignDatabase, match=r"\.db belongs to another life of the node.*leave node 1 out"):
         DataDirectory(path, ALICE)
 
 
@@ -194,7 +194,7 @@ def test_a_file_of_another_life_of_the_same_node_is_refused(tmp_path: Path, name
 def test_an_emptied_file_stops_the_node(tmp_path: Path, name: str) -> None:
     path = made(tmp_path / "data")
     (path / name).write_bytes(b"")
-    with pytest.raises((Corrupt, ForeignDatabase), match=rf"{name} is .*replace (the node|node 1) by a new one"):
+    with pytest.raises((Corrupt, ForeignDatabase), match=rf"{name} is .*leave node 1 out"):
         DataDirectory(path, ALICE)
 
 
@@ -203,7 +203,7 @@ def test_files_that_are_no_databases_of_ours_stop_the_node(tmp_path: Path, name:
     for number, content in enumerate((b"hello", b"hello" * 1_000, bytes(8_192))):
         path = made(tmp_path / str(number))
         (path / name).write_bytes(content)
-        with pytest.raises(Corrupt, match=rf"{name} is damaged: .*replace node 1 by a new one"):
+        with pytest.raises(Corrupt, match=rf"{name} is damaged: .*leave node 1 out"):
             DataDirectory(path, ALICE)
 
 

@@ -199,7 +199,7 @@ def test_a_journal_that_lost_votes_which_were_applied_stops_the_node(directory: 
     """A journal put back from an old copy, or whose log was deleted, has forgotten what it promised since."""
     with directory.open_journal() as journal:
         contents = contents_of(journal, range(1, 11))
-        with pytest.raises(Corrupt, match=r"journal\.db .*no trace.* replace node 1"):
+        with pytest.raises(Corrupt, match=r"journal\.db .*no trace.* leave node 1 out"):
             journal.reconcile(contents, applied_upto=11, snapshot_upto=0)
         journal.commit([Truncate(7)])
         with pytest.raises(Corrupt, match="begins after slot 7, and the lease tables beside it end with slot 6"):

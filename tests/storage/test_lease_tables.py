@@ -241,7 +241,7 @@ def test_a_state_that_was_changed_by_hand_stops_the_node(directory: DataDirector
     with shell:
         assert shell.execute(change).rowcount == 1
     shell.close()
-    with pytest.raises(Corrupt, match=r"leases\.db is damaged.* replace node 1 by a new one"):
+    with pytest.raises(Corrupt, match=r"leases\.db is damaged.* leave node 1 out"):
         load(directory)
 
 
