@@ -32,3 +32,15 @@ def ttl_milliseconds(ttl: Duration) -> int:
         BadRequest: it is none.
     """
     return milliseconds(ttl, "ttl", limits.TTL_MS_MIN, limits.TTL_MS_MAX)
+
+
+def checked_gap(gap: dt.timedelta) -> dt.timedelta:
+    """Return a safety gap as it is.
+
+    Raises:
+        BadRequest: it is no timedelta, or a negative one, which would be no gap but a loan.
+    """
+    given: Any = gap
+    if not isinstance(given, dt.timedelta) or gap < dt.timedelta(0):
+        raise BadRequest(f"a safety gap is a timedelta of 0 or more, not {gap!r:.80}")
+    return gap

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..core.errors import LessorError
+from ..core.errors import BadRequest, LessorError
 from ..core.resources import Mode, Resource
 from ..core.results import ClaimInfo, ClaimPhase, ClaimStatus
 from . import clock
 from .calling import BaseCaller
+from .durations import checked_gap
 from .errors import LeaseLost
 from .news import SIGNALS, News, call, on_loss
 from .records import LeaseRecord
@@ -190,6 +191,8 @@ class BaseLease:
             raise
 
     def _on_change(self, callback: Callable[[Any, LeaseState], object]) -> None:
+        if not callable(callback):
+            raise BadRequest(f"what is to be called with each change is a function, not {callback!r:.80}")
         self._watch(
             lambda news: news.tell(callback), lambda: self._caller.post(lambda: call(callback, self, self.state))
         )
@@ -302,7 +305,7 @@ class BaseLease:
         ...     dt.datetime.now(dt.UTC) < lease.expire_time_with_safety_gap(dt.timedelta(seconds=5))
         True
         """
-        return as_datetime(self.expire_time_unsafe()) - gap
+        return as_datetime(self.expire_time_unsafe()) - checked_gap(gap)
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +337,7 @@ class LeaseView:
 
     def expire_time_with_safety_gap(self, gap: dt.timedelta) -> dt.datetime:
         """Return the deadline *plus* `gap`: it is over once now is after it - unless it was renewed meanwhile."""
-        return as_datetime(self.expire_time_unsafe()) + gap
+        return as_datetime(self.expire_time_unsafe()) + checked_gap(gap)
 
 
 def view(info: ClaimInfo, clock_ms: int, over_after_ms: int) -> LeaseView:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import time
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,7 @@ from lessor.client import clock
 from lessor.client.calling import BaseCaller
 from lessor.client.lease import BaseLease, LeaseView, as_datetime, view, wall_ms
 from lessor.client.protocol import LeaseRecord, LeaseState, Protocol
+from lessor.core.errors import BadRequest
 from lessor.core.resources import Mode, Resource
 from lessor.core.results import ClaimInfo, ClaimPhase
 
@@ -205,3 +207,15 @@ def test_a_moment_of_the_client_s_clock_is_told_on_the_wall_clock_of_the_time_of
     assert wall_ms(NOW_MS + 1_500) == WALL_MS + 1_500
     frozen["wall"] -= 10_000
     assert wall_ms(NOW_MS + 1_500) == WALL_MS - 8_500
+
+
+@pytest.mark.parametrize("gap", [dt.timedelta(seconds=-1), 5, None, "5 s"])
+def test_a_gap_that_is_none_is_refused(gap: Any, frozen: dict[str, int]) -> None:
+    for one in (lease(), of(described())):
+        with pytest.raises(BadRequest, match="a safety gap is a timedelta of 0 or more"):
+            one.expire_time_with_safety_gap(gap)
+
+
+def test_only_what_can_be_called_is_called_with_each_change() -> None:
+    with pytest.raises(BadRequest, match="is a function, not 5"):
+        lease()._on_change(5)  # type: ignore[arg-type]
