@@ -67,7 +67,7 @@ class Run:
 def register(commands: "Commands[Parser]") -> None:
     """Add the command to the command line."""
     parser = commands.add_parser(
-        "bench", help="how fast it is", summary=SUMMARY, notes=NOTES, examples=EXAMPLES, codes="0 1 2 121 128+N"
+        "bench", help="how fast it is", summary=SUMMARY, notes=NOTES, examples=EXAMPLES, codes="0 1 2 74 121 128+N"
     )
     parser.option(
         "--workers",

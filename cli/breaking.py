@@ -40,7 +40,7 @@ def register(commands: "Commands[Parser]") -> None:
         summary=SUMMARY,
         notes=NOTES,
         examples=EXAMPLES,
-        codes="0 1 2 121 128+N",
+        codes="0 1 2 74 121 128+N",
     )
     add_name(parser, "what is held, if only one holds it", required=False)
     parser.option("--token", metavar="N", read=positive, help="of the lease, as `lessor show` tells it")

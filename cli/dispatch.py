@@ -81,6 +81,30 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    if sys.stdout is None:  # it was closed before we began: what is written is to fail as on any other file
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")
+    try:
+        try:
+            return _run(argv)
+        finally:  # the help ends by SystemExit
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _write_no_more()
+        return exit_codes.BROKEN_PIPE
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        _write_no_more()
+        print(f"lessor: cannot write to stdout: {error.strerror}", file=sys.stderr)
+        return exit_codes.NOT_WRITTEN
+
+
+def _write_no_more() -> None:
+    """Have what Python itself still wants to flush at its end go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments, behind = split_command(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
     if not arguments:
@@ -93,13 +117,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen.complete(options)
     try:
         code: int = options.run(options)
-        sys.stdout.flush()
     except KeyboardInterrupt as interrupt:
         return exit_codes.of_interrupt(interrupt)
-    except BrokenPipeError:
-        # what Python itself still wants to flush at its end goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return exit_codes.BROKEN_PIPE
     except (LessorError, ServerMissing) as error:
         complain(command_of(options), explain(error) + _hint(error, options))
         return code_of(error)

@@ -20,6 +20,9 @@ USAGE: Final = 2
 NODE_FAILED: Final = 70
 """A part of the node failed, and so the node ended itself; start it again."""
 
+NOT_WRITTEN: Final = 74
+"""What there was to say could not be written to stdout, as on a full disk: no answer; what was asked for is done."""
+
 NODE_UNUSABLE: Final = 78
 """The data directory is damaged, lost or somebody else's. Starting again cannot help, an operator must."""
 
@@ -58,6 +61,7 @@ MEANINGS: Final = {
     "1": "the answer is no: nobody holds it, there is none or it is in use, no leader is known; or a port is taken",
     "2": "wrong arguments or a wrong configuration; nothing was done",
     "70": "serve: a part of the node failed; start it again",
+    "74": "the output could not be written; it is no answer",
     "78": "serve: the data directory is damaged, lost or somebody else's; an operator must look",
     "120": "lock: not granted in time, certainly not held; the command was not run",
     "121": "the service did not answer in time, or was too busy",

@@ -27,7 +27,7 @@ NUMBERS = "TOKEN HELD EXPIRES WAITING".split()
 def register(commands: "Commands[Parser]") -> None:
     """Add the command to the command line."""
     parser = commands.add_parser(
-        "ls", help="who holds what", summary=SUMMARY, notes=NOTES, examples=EXAMPLES, codes="0 2 121 128+N"
+        "ls", help="who holds what", summary=SUMMARY, notes=NOTES, examples=EXAMPLES, codes="0 2 74 121 128+N"
     )
     add_client(parser)
     add_all(parser)

@@ -64,7 +64,7 @@ SETTINGS = {
     "session_grace": "what a change of leader adds to the life of a session",
     "lock_delay": "how long a name stays closed after its lease ended otherwise than by its holder",
 }
-CODES = "0 1 2 121 128+N"
+CODES = "0 1 2 74 121 128+N"
 
 
 def register(commands: "Commands[Parser]") -> None:

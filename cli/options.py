@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
         summary: str = "",
         examples: str = "",
         notes: str = "",
-        codes: str = "0 1 2 128+N",
+        codes: str = "0 1 2 74 128+N",
         reading: str = READING,
         **settings: Any,
     ) -> None:

@@ -30,7 +30,7 @@ LIST_EXAMPLES = """
 lessor pins
 lessor pins --json | jq -r '.pins[].name'
 """
-CODES = "0 1 2 121 128+N"
+CODES = "0 1 2 74 121 128+N"
 
 
 def register(commands: "Commands[Parser]") -> None:
@@ -46,12 +46,12 @@ def register(commands: "Commands[Parser]") -> None:
             summary=summary,
             notes=notes,
             examples=examples,
-            codes="0 2 121 128+N",
+            codes="0 2 74 121 128+N",
         )
         add_name(parser, "what is pinned", ("ENTITY", "who pins it"))
         _finish(parser, run)
     parser = commands.add_parser(
-        "pins", help="what is pinned", summary=LIST_SUMMARY, examples=LIST_EXAMPLES, codes="0 2 121 128+N"
+        "pins", help="what is pinned", summary=LIST_SUMMARY, examples=LIST_EXAMPLES, codes="0 2 74 121 128+N"
     )
     add_all(parser)
     _finish(parser, run_list)

@@ -41,7 +41,7 @@ ERASE_SUMMARY = "Remove the register of a name under the token of a lease that c
 ERASE_EXAMPLES = """
 lessor register erase nightly-report --token 41
 """
-CODES = "0 1 2 121 128+N"
+CODES = "0 1 2 74 121 128+N"
 
 
 def register(commands: "Commands[Parser]") -> None:

@@ -47,7 +47,7 @@ lessor semaphore show workers --json | jq .semaphore
 
 HEADER = "NAME HELD LIMIT WAITING DATA".split()
 NUMBERS = "HELD LIMIT WAITING".split()
-CODES = "0 1 2 121 128+N"
+CODES = "0 1 2 74 121 128+N"
 
 
 def register(commands: "Commands[Parser]") -> None:

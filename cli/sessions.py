@@ -31,7 +31,7 @@ def register(commands: "Commands[Parser]") -> None:
         summary=SUMMARY,
         notes=NOTES,
         examples=EXAMPLES,
-        codes="0 2 121 128+N",
+        codes="0 2 74 121 128+N",
     )
     add_client(parser)
     add_all(parser)

@@ -51,7 +51,7 @@ def register(commands: "Commands[Parser]") -> None:
         summary=SUMMARY,
         notes=NOTES,
         examples=EXAMPLES,
-        codes="0 1 2 121 128+N",
+        codes="0 1 2 74 121 128+N",
     )
     add_name(parser, "what is held")
     add_client(parser)

@@ -55,7 +55,7 @@ def register(commands: "Commands[Parser]") -> None:
         summary=SUMMARY,
         notes=NOTES,
         examples=EXAMPLES,
-        codes="2 121 128+N",
+        codes="2 74 121 128+N",
     )
     add_name(parser, "tell only of this name", required=False)
     parser.switch("--below", help="tell also of all paths below NAME")

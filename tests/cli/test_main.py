@@ -105,6 +105,20 @@ def test_output_that_nobody_reads_any_more_ends_the_command_quietly(service: str
     assert (done.code, done.err) == (exit_codes.BROKEN_PIPE, "")
 
 
+@pytest.mark.parametrize("command", ["ls", "status --json", "--help"])
+@pytest.mark.parametrize("redirected", [">/dev/full", ">&-"])
+def test_output_that_cannot_be_written_is_one_line_and_no_answer(command: str, redirected: str, service: str) -> None:
+    line = f'unset PYTHONUNBUFFERED; exec "$0" -m lessor {command} {redirected}'
+    with lessor.connect(service) as holder, holder.acquire("x"):
+        environment = os.environ | {"LESSOR_ENDPOINTS": service}
+        done = subprocess.run(
+            ["/bin/sh", "-c", line, sys.executable], env=environment, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == exit_codes.NOT_WRITTEN
+    assert done.stderr.startswith("lessor: cannot write to stdout: ")
+    assert done.stderr.count("\n") == 1
+
+
 LOADED_BY_THE_ENTRY = """
 import sys
 before = set(sys.modules)
