@@ -96,6 +96,9 @@ class WideClosed(Checker):
     def outcome(self, slot: int, entry: Entry, outcome: Outcome) -> None:
         """Note what is closed, and compare what is granted with it."""
         before, after = look(self.world)
+        # one that was shared or shrunk in the same slot was less when it ended than it had been before the slot
+        amended = {event.claim for event in outcome.events if event.kind == "amended"}
+        ended = {lapsed.claim: lapsed.resources for lapsed in after.lapses if lapsed.claim in amended}
         for event in outcome.events:
             claim = before.claims.get(event.claim)
             if event.kind in ("expired", "broken") and claim is not None and claim.token:
@@ -104,7 +107,8 @@ class WideClosed(Checker):
                 delay_ms = min(config.lock_delay_ms if config is not None else 0 for config in configs)
                 if delay_ms:
                     self.world.mark("a name that was closed for a while")
-                    self.closed.append((event.clock_ms + delay_ms, event.namespace, claim.resources))
+                    resources = ended.get(event.claim, claim.resources)
+                    self.closed.append((event.clock_ms + delay_ms, event.namespace, resources))
             elif event.kind == "granted" and event.claim in after.claims:
                 self._must_be_open(event.clock_ms, event.namespace, after.claims[event.claim].resources)
 
