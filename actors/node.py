@@ -1,5 +1,6 @@
 """A node: five actors, their sockets and their files, started in order and stopped together."""
 
+import errno
 import hashlib
 import logging
 import threading
@@ -189,6 +190,9 @@ class Node:
         try:
             return bind(endpoint)
         except zmq.ZMQError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                own = self.config.bind or host
+                raise BadRequest(f"{own} is no address of this machine; give --bind the address to listen on") from None
             raise AddressInUse(
                 f"cannot listen on {endpoint} ({role.name.lower()}): {error}. Is a node running there already?"
             ) from None

@@ -81,6 +81,17 @@ def test_a_node_whose_own_host_name_cannot_be_resolved_says_what_to_do(tmp_path:
     assert UNRESOLVED in run_process(*node, "--cluster", f"1={NOBODY}", "--bind", "nosuch.invalid").err
 
 
+@pytest.mark.system
+@pytest.mark.parametrize("bind", ["", "192.0.2.1"])
+def test_a_node_whose_own_address_is_that_of_another_machine_says_what_to_do(bind: str, tmp_path: Path) -> None:
+    """No machine has an address of 192.0.2.0/24, which is for examples (RFC 5737)."""
+    own = "tcp://127.0.0.1:7411" if bind else "tcp://192.0.2.1:7411"
+    node = ("serve", "--node-id", "1", "--data", str(tmp_path / "data"), "--cluster", f"1={own}")
+    done = run_process(*node, *(["--bind", bind] if bind else []))
+    assert done.code == exit_codes.USAGE
+    assert done.err == "lessor serve: 192.0.2.1 is no address of this machine; give --bind the address to listen on\n"
+
+
 @pytest.mark.parametrize("command", ["demo", "bench", "serve"])
 def test_without_the_server_it_is_said_what_to_install(command: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith("lessor.actors")]:
