@@ -24,7 +24,8 @@ NOT_WRITTEN: Final = 74
 """What there was to say could not be written to stdout, as on a full disk: no answer; what was asked for is done."""
 
 NODE_UNUSABLE: Final = 78
-"""The data directory is damaged, lost or somebody else's. Starting again cannot help, an operator must."""
+"""The data directory is damaged, lost, somebody else's or not to be written. Starting again cannot help, an operator
+must."""
 
 NOT_ACQUIRED: Final = 120
 """The lease was not granted in time. It is certainly not held; the command was not run."""
@@ -62,7 +63,7 @@ MEANINGS: Final = {
     "2": "wrong arguments or a wrong configuration; nothing was done",
     "70": "serve: a part of the node failed; start it again",
     "74": "the output could not be written; it is no answer",
-    "78": "serve: the data directory is damaged, lost or somebody else's; an operator must look",
+    "78": "serve: the data directory is damaged, lost, somebody else's or not to be written; an operator must look",
     "120": "lock: not granted in time, certainly not held; the command was not run",
     "121": "the service did not answer in time, or was too busy",
     "122": "lock: the lease was lost while the command ran, and the command was stopped",

@@ -143,7 +143,7 @@ def run(options: argparse.Namespace) -> int:
         return exit_codes.FAILED
     except StorageFailed as error:
         complain("serve", str(error))
-        return exit_codes.NODE_FAILED
+        return _code_of(error)
     log.info("node %d has stopped, as %s demands", options.node_id, reason)
     return exit_codes.OK
 
@@ -175,8 +175,14 @@ class Demand:
 
 def _end(_role: str, error: BaseException) -> NoReturn:
     """End the whole process at once: a node that lacks one role answers some questions and not others; better none."""
-    unusable = isinstance(error, Corrupt | ForeignDatabase)
-    os._exit(exit_codes.NODE_UNUSABLE if unusable else exit_codes.NODE_FAILED)
+    os._exit(_code_of(error))
+
+
+def _code_of(error: BaseException) -> int:
+    from ..storage.failures import StorageForbidden  # the server is installed, if a node has failed
+
+    unusable = isinstance(error, Corrupt | ForeignDatabase | StorageForbidden)
+    return exit_codes.NODE_UNUSABLE if unusable else exit_codes.NODE_FAILED
 
 
 # --- the log ---------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ import sqlite_utils
 from ..core.encoding import INT_MAX
 from ..core.errors import ForeignDatabase
 from .database import Database, Owner, checksum, lost, new_schema
-from .failures import StorageFailed, damaged
+from .failures import StorageFailed, damaged, unusable
 from .journal import Journal
 from .lease_tables import LeaseTables
 
@@ -70,10 +70,7 @@ class DataDirectory:
             _make_directory(self.path)
             self._lock = _take_lock(self.path / "lock", identity.node)
         except OSError as error:
-            raise StorageFailed(
-                f"cannot use the data directory {self.path}: {error.strerror}; "
-                "let the node's user read and write it, or give --data another one"
-            ) from error
+            raise unusable(error, self.path) from error
         try:
             self._database = self._open_node_db()
             try:

@@ -1,5 +1,6 @@
 """What a node is told when its storage fails: the file, the cause, and what to do about it."""
 
+import errno
 import sqlite3
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,10 @@ class StorageFailed(LessorError):
     indefinite = True
 
 
+class StorageForbidden(StorageFailed):
+    """The node's user may not use a file or directory, or it lies where nothing can be written: an operator must."""
+
+
 _REMEDIES: Final = {
     sqlite3.SQLITE_FULL: "the disk is full: make room, then start the node again",
     sqlite3.SQLITE_IOERR: (
@@ -32,6 +37,8 @@ _REMEDIES: Final = {
     sqlite3.SQLITE_NOMEM: "the machine is out of memory: give it more, then start the node again",
 }
 _DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_FORBIDDEN: Final = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY)
+_FORBIDDEN_ERRNO: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 
 
 def leave_out(node: int) -> str:
@@ -59,4 +66,13 @@ def failed(error: BaseException, path: Path, node: int, doing: str, *, reading: 
     if primary in _DAMAGE or (reading and remedy is None):
         return damaged(path, node, str(error))
     name = getattr(error, "sqlite_errorname", type(error).__name__)
-    return StorageFailed(f"cannot {doing} {path}: {error} ({name}); {remedy or 'the node stops, start it again'}")
+    kind = StorageForbidden if primary in _FORBIDDEN else StorageFailed
+    return kind(f"cannot {doing} {path}: {error} ({name}); {remedy or 'the node stops, start it again'}")
+
+
+def unusable(error: OSError, path: Path) -> StorageFailed:
+    """Return the error that says why a data directory cannot be used."""
+    why = f"cannot use the data directory {path}: {error.strerror}; "
+    if error.errno in _FORBIDDEN_ERRNO:
+        return StorageForbidden(f"{why}let the node's user read and write it, or give --data another one")
+    return StorageFailed(f"{why}mend the cause, then start the node again, or give --data another one")

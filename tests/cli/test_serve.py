@@ -164,6 +164,19 @@ def test_a_node_whose_disk_fails_ends_at_once(arguments: list[str], endpoint: st
     assert "critical" in done.err.splitlines()[-1]
 
 
+def test_a_directory_that_may_not_be_written_is_for_an_operator(arguments: list[str], tmp_path: Path) -> None:
+    """A supervisor that starts the node again and again would not help."""
+    for place in ("/proc/lessor", "/sys/lessor"):  # where not even root makes one
+        done = refused(*arguments[:-1], place)
+        assert done.code == exit_codes.NODE_UNUSABLE
+        assert f"cannot use the data directory {place}: " in done.err
+        assert "let the node's user read and write it, or give --data another one" in done.err
+    (tmp_path / "data" / "node.db").mkdir(parents=True)
+    done = refused(*arguments)
+    assert done.code == exit_codes.NODE_UNUSABLE
+    assert str(tmp_path / "data" / "node.db") in done.err
+
+
 def test_a_node_that_is_tied_to_its_parent_ends_with_it(arguments: list[str]) -> None:
     script = """
 import os, subprocess, sys

@@ -1,5 +1,7 @@
 """The data directory: one process, one node, one life; and every refusal names the file and the remedy."""
 
+import errno
+import os
 import random
 import re
 import shutil
@@ -13,7 +15,7 @@ import pytest
 from lessor.core.encoding import INT_MAX
 from lessor.core.errors import Corrupt, ForeignDatabase
 from lessor.storage.directory import DataDirectory, Identity
-from lessor.storage.failures import StorageFailed
+from lessor.storage.failures import StorageFailed, StorageForbidden, unusable
 
 from .histories import ALICE, LeaseHistory, vote
 from .processes import DIE_WHILE_MAKING, HOLD, finish, run
@@ -83,6 +85,14 @@ def test_a_directory_that_cannot_be_made_is_said_with_its_remedy(tmp_path: Path)
         DataDirectory(tmp_path / "file" / "data", ALICE)
     with pytest.raises(StorageFailed, match=r"cannot use the data directory .*file: Not a directory; .*--data"):
         DataDirectory(tmp_path / "file", ALICE)
+
+
+def test_what_may_not_be_written_is_an_operator_s_to_mend_and_a_full_disk_is_not(tmp_path: Path) -> None:
+    """A supervisor starts a node again after the one, and not after the other."""
+    for number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        assert isinstance(unusable(OSError(number, os.strerror(number)), tmp_path), StorageForbidden)
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE):
+        assert type(unusable(OSError(number, os.strerror(number)), tmp_path)) is StorageFailed
 
 
 # --- one process -----------------------------------------------------------------------------------------------------
