@@ -48,6 +48,9 @@ TCP_INFO, TCP_INFO_BYTES, BYTES_RECEIVED = 11, 136, slice(128, 136)
 """Where tcpi_bytes_received is in struct tcp_info of linux/tcp.h, which has only ever grown at its end."""
 
 
+HANDSHAKE_FAILED = "a connection ended before its handshake was over: it does not speak ZeroMQ, or it went away at once"
+
+
 class Counts(Protocol):
     """Where a guard says what it saw."""
 
@@ -117,7 +120,7 @@ class Guard:
             elif event == zmq.EVENT_DISCONNECTED:
                 self._forget(value)
             else:
-                self._counts.complain("handshakes_failed", "a connection does not speak ZeroMQ's protocol")
+                self._counts.complain("handshakes_failed", HANDSHAKE_FAILED)
         urgent = False
         for number in self._to_weigh():
             urgent |= self._weigh(number)

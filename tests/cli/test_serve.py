@@ -5,6 +5,7 @@ import logging
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -162,6 +163,15 @@ def test_a_node_whose_disk_fails_ends_at_once(arguments: list[str], endpoint: st
         done = finish(process)
     assert done.code == exit_codes.NODE_FAILED
     assert "critical" in done.err.splitlines()[-1]
+
+
+def test_a_connection_that_goes_away_at_once_is_not_called_a_stranger_s(arguments: list[str], endpoint: str) -> None:
+    """A client that ends just after its start does so, too."""
+    with serving(*arguments) as process:
+        host, port = endpoint.removeprefix("tcp://").split(":")
+        socket.create_connection((host, int(port))).close()
+        line = read_until(process, "handshake").splitlines()[-1]
+        assert "before its handshake was over: it does not speak ZeroMQ, or it went away at once" in line
 
 
 def test_a_directory_that_may_not_be_written_is_for_an_operator(arguments: list[str], tmp_path: Path) -> None:
