@@ -388,7 +388,7 @@ def _why(lease: Lease, left: float, held_for: float, max_hold: float | None) -> 
         return f"the lease may be held for {short(max_hold)} in all (--max-hold), and that ends in {short(left)}"
     if left > 0:
         return f"the lease could not be renewed and ends in {short(left)}"
-    return f"the lease is lost: {lease.lost_reason}"
+    return f"the lease is lost: {lease.why_lost}"
 
 
 def _has_it_already(number: int, from_the_terminal: bool) -> bool:  # noqa: FBT001 - as `Signals.next` gives it
@@ -421,7 +421,8 @@ def _cannot_run(command: str) -> int:
     if shutil.which(command):
         return 0
     found = os.sep in command and Path(command).exists()
-    complain("lock", f"{command}: {'cannot be run' if found else 'there is no such command'}")
+    why = "it is a directory" if found and Path(command).is_dir() else "permission denied"
+    complain("lock", f"{command}: {f'cannot be run: {why}' if found else 'there is no such command'}")
     return exit_codes.NOT_EXECUTABLE if found else exit_codes.NOT_FOUND
 
 

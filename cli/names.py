@@ -62,7 +62,7 @@ def read_path(text: str) -> Path:
     if escaped:
         segments[-1] += "\\"
     if "" in segments:
-        raise BadRequest(f"a segment of a path has at least one letter, but {text!r} has one without any")
+        raise BadRequest(f"a segment of the path {text!r} is empty")
     return tuple(segments)
 
 

@@ -219,5 +219,5 @@ class Lock:
         self._entered.remove(entry)
         _, lease, scope = entry
         if scope is not None and scope.end(error):
-            raise LeaseLost(f"{lease.name!r} was lost: {lease.lost_reason}", lease.loss) from error
+            raise LeaseLost(f"{lease.name!r} was lost: {lease.why_lost}", lease.loss) from error
         await lease.__aexit__(kind, error, trace)

@@ -107,6 +107,12 @@ class BaseLease:
         return "it expired" if self.state is LeaseState.LOST else ""
 
     @property
+    def why_lost(self) -> str:
+        """The same as a sentence is to have it: an operator's own words are told as such."""
+        by_operator = self.loss is Loss.BROKEN
+        return f"an operator broke it: {self.lost_reason}" if by_operator else self.lost_reason
+
+    @property
     def loss(self) -> Loss | None:
         """The kind of the loss, None while it is held or if it was released."""
         if self._record.state is LeaseState.LOST:
@@ -280,12 +286,12 @@ class BaseLease:
             raise self._is_lost()
 
     def _lost_in_its_body(self) -> LeaseLost | None:
-        lost = self.lost_reason
+        lost = self.why_lost
         text = f"{self.name!r} was lost before the body of `with` had ended: {lost}"
         return LeaseLost(text, self.loss) if lost else None
 
     def _is_lost(self) -> LeaseLost:
-        return LeaseLost(f"{self.name!r} is not held any more: {self.lost_reason or 'it was released'}", self.loss)
+        return LeaseLost(f"{self.name!r} is not held any more: {self.why_lost or 'it was released'}", self.loss)
 
     def expire_time_unsafe(self) -> int:
         """Return the deadline in milliseconds since the epoch on *this machine's wall clock*.

@@ -233,7 +233,9 @@ def test_a_command_that_is_not_there_keeps_nobody_waiting(service: str, client: 
     plain.write_text("text")
     with client.lock("x"):
         assert run_process(*lock(service, "x"), "no-such-command").code == exit_codes.NOT_FOUND
-        assert run_process(*lock(service, "x"), str(plain)).code == exit_codes.NOT_EXECUTABLE
+        done = run_process(*lock(service, "x"), str(plain))
+        assert done.code == exit_codes.NOT_EXECUTABLE
+        assert "cannot be run: permission denied" in done.err
     plain.chmod(0o755)
     plain.write_text("#!/no/such/interpreter\n")
     done = run_process(*lock(service, "x"), str(plain))
@@ -345,10 +347,20 @@ def test_a_lease_that_the_service_gives_up_stops_the_command_at_once(service: st
     assert "the lease is lost: the service says that it is not held any more" in done.err
 
 
+def test_an_operator_s_reason_is_told_as_his(service: str, client: lessor.Client) -> None:
+    process = lessor_process(*lock(service, "x", "--ttl", "60"), "sh", "-c", "echo go; exec sleep 600")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "go\n"
+    client.break_lease(client.describe("x")[0].token, "host h7 is gone")
+    done = finish(process)
+    assert done.code == exit_codes.LEASE_LOST
+    assert "the lease is lost: an operator broke it: host h7 is gone; " in done.err
+
+
 class Suspended:
     """A lease, a command and signals on a machine that falls asleep soon after the command has begun."""
 
-    namespace, token, lost_reason = "n", 1, "it expired while the machine was suspended"
+    namespace, token, why_lost = "n", 1, "it expired while the machine was suspended"
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, asleep_s: float) -> None:
         self.did: list[tuple[str, float]] = []

@@ -168,7 +168,7 @@ def test_a_name_may_begin_with_a_dash_if_it_stands_behind_two(command: str) -> N
         (("lock", "x", "true"), "put the command behind --"),
         (("show", "x", "y"), "unknown argument y"),
         (("show", "x", "--json", "y", "z"), "unknown argument y"),
-        (("show", "--path", "a//b"), "a segment of a path has at least one letter"),
+        (("show", "--path", "a//b"), "a segment of the path 'a//b' is empty"),
         (("break", "x"), "still needed: --reason (or LESSOR_REASON)"),
         (("break", "--reason", "r"), "either NAME or --token"),
         (("break", "x", "--token", "1", "--reason", "r"), "either NAME or --token"),
