@@ -1,6 +1,7 @@
 """A client of no ceremony, for benchmarks: requests of many sessions over one connection, a window at a time."""
 
 import itertools
+import secrets
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import zmq
 
 from lessor.client.status import ask_status
-from lessor.core.commands import OpenSession, Operation
+from lessor.core.commands import OpenSession, Operation, proof_of
 from lessor.core.requests import Answer, Busy, Redirect, Request
 from lessor.core.results import SessionOpened
 from lessor.transport import sockets
@@ -28,13 +29,16 @@ class RawClient:
         self._context = sockets.make_context()
         self._dealer = sockets.dealer(self._context, leader)
         self._numbers = itertools.count(1)
+        self._proofs: dict[int, int] = {}
 
     def open_sessions(self, count: int, timeout_ms: int) -> list[int]:
         """Open so many sessions, and return their numbers."""
-        keys = ((0, OpenSession(number.to_bytes(16, "big"), timeout_ms, "bench")) for number in range(1, count + 1))
-        opened = [answer.result for answer in self.ask(keys)]
+        keys = [secrets.token_bytes(16) for _ in range(count)]
+        opened = [answer.result for answer in self.ask((0, OpenSession(key, timeout_ms, "bench")) for key in keys)]
         assert all(isinstance(one, SessionOpened) for one in opened), opened[:3]
-        return [one.session for one in opened]
+        numbers = [one.session for one in opened]
+        self._proofs.update(zip(numbers, map(proof_of, keys), strict=True))
+        return numbers
 
     def ask(self, operations: Iterable[tuple[int, Operation]]) -> list[Answer]:
         """Return the answers to these operations, each of a session (0: of none), in the order of the operations."""
@@ -48,7 +52,7 @@ class RawClient:
             for session, operation in taken:
                 number = next(self._numbers)
                 numbers.append(number)
-                under_way[number] = Request(session, number, number, operation)
+                under_way[number] = Request(session, number, number, operation, self._proofs.get(session, 0))
                 requests.append(under_way[number])
             self._send(requests)
             if not under_way:
