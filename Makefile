@@ -27,7 +27,7 @@ test: $(VENV)/.dev ## run the tests
 
 deep: $(VENV)/.dev ## run the tests that take long: random histories, damaged files, kills at every line, containers
 	@$(say) 'running the deep tests'
-	@$(BIN)/python -m pytest -n 4 --dist worksteal -m deep $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist worksteal -m "deep and not mutants" $(ARGS)
 
 mutants: $(VENV)/.dev ## put known bugs in, one by one, and see each caught
 	@$(say) 'running the mutants'
