@@ -13,7 +13,7 @@ from .namespaces import Namespaces
 from .pins import Pins
 from .queues import Queues
 from .records import ClaimRecord, LapsedRecord
-from .resources import ALL_UNITS, Mode, Resource, reduced
+from .resources import ALL_UNITS, Mode, Resource, reduced, shown
 from .results import (
     CANNOT_GROW,
     COUNT_TOO_LARGE,
@@ -142,9 +142,9 @@ class Claims:
                 continue
             limit, created = self.queues_of(namespace).capacity(resource.path)
             if not resource.limit and not created:
-                return failed(NO_SUCH_SEMAPHORE, f"there is no semaphore {'/'.join(resource.path)!r}")
+                return failed(NO_SUCH_SEMAPHORE, f"there is no semaphore {shown(resource.path)}")
             if resource.limit and (created or limit not in (resource.limit, ALL_UNITS)):
-                return failed(LIMIT_DIFFERS, f"the semaphore {'/'.join(resource.path)!r} has the limit {limit}")
+                return failed(LIMIT_DIFFERS, f"the semaphore {shown(resource.path)} has the limit {limit}")
             if resource.count > (resource.limit or limit):
                 return failed(COUNT_TOO_LARGE, f"a count of {resource.count} is more than the limit {limit}")
         return None
@@ -155,11 +155,11 @@ class Claims:
         if first is not None:
             return Denied(first.holder, first.token, self.expires_at_ms(first))
         if closed is not None:
-            paths = " and ".join(_shown(closed.namespace, each.path) for each in closed.resources)
+            paths = " and ".join(_place(closed.namespace, each.path) for each in closed.resources)
             why = f"{paths} stays closed for a while: a lease of {closed.holder!r} ended there, {closed.why}"
             return Denied("", 0, closed.closed_until_ms, shortened(why))
         busy = next(each for each in resources if not queues.ready(number, (each,)))
-        below = f"something below {_shown(namespace, busy.path)} is held or waited for"
+        below = f"something below {_place(namespace, busy.path)} is held or waited for"
         return Denied("", 0, 0, shortened(below))
 
     # --- changing ----------------------------------------------------------------------------------------------------
@@ -425,9 +425,8 @@ class Claims:
         """
         released = 0
         claims = [self.all[claim] for claim in sorted(session.claims)]
-        for claim in reversed(
-            claims
-        ):  # first those that wait, the last first, lest one is granted by the end of another
+        # first those that wait, the last first, lest one is granted by the end of another
+        for claim in reversed(claims):
             if claim.token == 0:
                 self.end(claim, "cancelled")
         for claim in claims:
@@ -533,5 +532,5 @@ def _too_long(ttl_ms: int, most_ms: int) -> Failed:
     return failed(TTL_TOO_LONG, f"the namespace allows a ttl up to {in_seconds(most_ms)}, not {in_seconds(ttl_ms)}")
 
 
-def _shown(namespace: str, path: tuple[str, ...]) -> str:
-    return f"{'/'.join(path)!r} in namespace {namespace!r}" if path else f"the whole namespace {namespace!r}"
+def _place(namespace: str, path: tuple[str, ...]) -> str:
+    return f"{shown(path)} in namespace {namespace!r}" if path else f"the whole namespace {namespace!r}"

@@ -10,7 +10,7 @@ from .claims import Claims
 from .commands import ANY_VERSION, EraseRegister, PutRegister
 from .namespaces import Namespaces
 from .records import RegisterRecord
-from .resources import Mode
+from .resources import Mode, shown
 from .results import NOT_COVERED, TOO_MANY, Done, NotHeld, Register, Result, VersionDiffers
 from .shelf import Shelf
 
@@ -44,7 +44,7 @@ class Registers:
         if claim.namespace != namespace or not any(
             resource.mode == Mode.WRITE and path[: len(resource.path)] == resource.path for resource in claim.resources
         ):
-            return failed(NOT_COVERED, f"the grant of token {operation.token} does not cover {'/'.join(path)!r}")
+            return failed(NOT_COVERED, f"the grant of token {operation.token} does not cover {shown(path)}")
         version = self.version(namespace, path)
         if operation.version not in (ANY_VERSION, version):
             return VersionDiffers(version)

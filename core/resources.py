@@ -67,3 +67,8 @@ def reduced(resources: tuple[Resource, ...]) -> tuple[Resource, ...]:
         if not before and not after:
             kept.append(resource)
     return tuple(kept)
+
+
+def shown(path: tuple[str, ...]) -> str:
+    """Return a path as people read it, in quotes."""
+    return repr("/".join(path))

@@ -6,6 +6,7 @@ from .claims import Claims
 from .commands import CreateSemaphore, DeleteSemaphore, UpdateSemaphore
 from .namespaces import Namespaces
 from .records import SemaphoreRecord
+from .resources import shown
 from .results import (
     NO_SUCH_NAMESPACE,
     NO_SUCH_SEMAPHORE,
@@ -35,12 +36,12 @@ class Semaphores:
         if strict and not self._namespaces.created(namespace):
             return failed(NO_SUCH_NAMESPACE, f"there is no namespace {namespace!r}")
         if self.shelf.of((namespace, path)) is not None:
-            return failed(SEMAPHORE_EXISTS, f"the semaphore {_shown(path)} exists")
+            return failed(SEMAPHORE_EXISTS, f"the semaphore {shown(path)} exists")
         if len(self.shelf) >= limits.SEMAPHORES_MAX:
             return failed(TOO_MANY, f"there are {limits.SEMAPHORES_MAX} semaphores: no more are allowed")
         queues = self._claims.queues.get(namespace)
         if queues is not None and queues.occupied(path):
-            return failed(SEMAPHORE_IN_USE, f"{_shown(path)} is claimed without having been created")
+            return failed(SEMAPHORE_IN_USE, f"{shown(path)} is claimed without having been created")
         record = SemaphoreRecord(self._book.next_item(), namespace, path, operation.limit, operation.data)
         self.restore(record)
         self._emit("semaphore_created", record)
@@ -54,7 +55,7 @@ class Semaphores:
     def missing(self, namespace: str, path: tuple[str, ...]) -> Failed | None:
         """Return the failure to name a semaphore that there is not."""
         if self.shelf.of((namespace, path)) is None:
-            return failed(NO_SUCH_SEMAPHORE, f"there is no semaphore {_shown(path)}")
+            return failed(NO_SUCH_SEMAPHORE, f"there is no semaphore {shown(path)}")
         return None
 
     def update(self, operation: UpdateSemaphore) -> Result:
@@ -62,7 +63,7 @@ class Semaphores:
         key: Key = (operation.namespace, operation.path)
         record = self.shelf.of(key)
         if record is None:
-            return failed(NO_SUCH_SEMAPHORE, f"there is no semaphore {_shown(operation.path)}")
+            return failed(NO_SUCH_SEMAPHORE, f"there is no semaphore {shown(operation.path)}")
         if record.data == operation.data:
             return Done(changed=False)
         record.data = operation.data
@@ -79,7 +80,7 @@ class Semaphores:
         queues = self._claims.queues_of(namespace)
         if queues.occupied(path):
             if not operation.force:
-                return failed(SEMAPHORE_IN_USE, f"the semaphore {_shown(path)} is held or waited for")
+                return failed(SEMAPHORE_IN_USE, f"the semaphore {shown(path)} is held or waited for")
             # the last first, so that none is granted by the end of another
             for number in reversed(queues.claims_on(path)):
                 claim = self._claims.all.get(number)
@@ -98,7 +99,3 @@ class Semaphores:
 
     def _emit(self, kind: str, record: SemaphoreRecord) -> None:
         self._book.emit(kind, namespace=record.namespace, path=record.path)
-
-
-def _shown(path: tuple[str, ...]) -> str:
-    return repr("/".join(path))
