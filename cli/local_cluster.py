@@ -14,7 +14,7 @@ from typing import Final, Self, TypeVar
 
 from ..client.status import ClusterStatus, ask_status
 from ..core.errors import LessorError
-from ..transport.ports import free_base_ports
+from ..transport.ports import ReservedPorts
 
 HOST: Final = "127.0.0.1"
 LOOK_S: Final = 0.01
@@ -46,8 +46,8 @@ class LocalCluster:
         self._temporary = tempfile.mkdtemp(prefix="lessor-") if directory is None else None
         self.directory = Path(self._temporary or directory or ".")
         self.name = name
-        bases = free_base_ports(size, HOST)
-        self.endpoint_of = {node: f"tcp://{HOST}:{base}" for node, base in enumerate(bases, start=1)}
+        self._ports = ReservedPorts(size, HOST)
+        self.endpoint_of = {node: f"tcp://{HOST}:{base}" for node, base in enumerate(self._ports.bases, start=1)}
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._paused: set[int] = set()
 
@@ -150,6 +150,7 @@ class LocalCluster:
                 process.kill()
                 process.wait()
         self._running.clear()
+        self._ports.close()
         if self._temporary is not None:
             shutil.rmtree(self.directory, ignore_errors=True)
 

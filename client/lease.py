@@ -102,9 +102,7 @@ class BaseLease:
     @property
     def lost_reason(self) -> str:
         """Why the lease was lost, "" while it is held or if it was released."""
-        if self._record.state is LeaseState.LOST:
-            return self._record.reason
-        return "it expired" if self.state is LeaseState.LOST else ""
+        return self._how_lost()[1]
 
     @property
     def why_lost(self) -> str:
@@ -115,9 +113,14 @@ class BaseLease:
     @property
     def loss(self) -> Loss | None:
         """The kind of the loss, None while it is held or if it was released."""
+        return self._how_lost()[0]
+
+    def _how_lost(self) -> tuple[Loss | None, str]:
         if self._record.state is LeaseState.LOST:
-            return self._record.loss
-        return Loss.EXPIRED if self.state is LeaseState.LOST else None
+            return self._record.loss, self._record.reason
+        if self.state is LeaseState.LOST:  # and the client's own thread has yet to notice
+            return self._protocol.why_over(self._record, clock.now_ms())
+        return None, ""
 
     @property
     def renewal_lateness(self) -> float:

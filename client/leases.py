@@ -182,7 +182,7 @@ class Leases:
             return
         # after its deadline it is no news that the service has ended it
         over = self._calls.now_ms >= self.safe_until_ms(lease)
-        loss, reason = self._why_over(lease) if over else why_gone(told)
+        loss, reason = self.why_over(lease, self._calls.now_ms) if over else why_gone(told)
         self.end(lease, LeaseState.LOST, reason, loss)
 
     def end(self, lease: LeaseRecord, state: LeaseState, reason: str, loss: Loss | None = None) -> None:
@@ -200,7 +200,7 @@ class Leases:
         if self._calls.now_ms < self.safe_until_ms(lease):
             self.end(lease, LeaseState.RELEASED, reason)
         else:
-            loss, why = self._why_over(lease)
+            loss, why = self.why_over(lease, self._calls.now_ms)
             self.end(lease, LeaseState.LOST, why, loss)
 
     def lay_down(self, tokens: Iterable[int]) -> list[LeaseRecord]:
@@ -241,23 +241,25 @@ class Leases:
         self.look()
 
     def _lose(self, lease: LeaseRecord) -> None:
-        loss, reason = self._why_over(lease)
+        loss, reason = self.why_over(lease, self._calls.now_ms)
         self.end(lease, LeaseState.LOST, reason, loss)
         if not lease.detached or loss is Loss.MAX_HOLD:
             # the lease clock may have stood still: to the service it is held on, without a ttl for ever
             self._give_up(lease)
 
-    def _why_over(self, lease: LeaseRecord) -> tuple[Loss, str]:
-        bounded = lease.bound_ms and self._calls.now_ms >= self._calls.anchor.safe_until_ms(lease.bound_ms)
-        if bounded or (lease.hold_until_ms and self._calls.now_ms >= lease.hold_until_ms):
+    def why_over(self, lease: LeaseRecord, now_ms: int) -> tuple[Loss, str]:
+        """Return why a lease whose deadline has passed at that moment was not renewed in time."""
+        bounded = lease.bound_ms and now_ms >= self._calls.anchor.safe_until_ms(lease.bound_ms)
+        if bounded or (lease.hold_until_ms and now_ms >= lease.hold_until_ms):
             return Loss.MAX_HOLD, "it was held for as long as it may be held (max_hold)"
         if self._suspended_at_ms >= lease.renewed_ms:
             return Loss.SUSPENDED, "it expired while the machine was suspended"
-        if self._calls.wake_ms is not None and self._calls.now_ms - self._calls.wake_ms >= STALL_MS:
+        wake_ms = self._calls.wake_ms  # a user's thread looks without the lock
+        if wake_ms is not None and now_ms - wake_ms >= STALL_MS:
             return Loss.EXPIRED, "it expired while this process stood still"
         if not lease.auto_renew:
             return Loss.EXPIRED, "it expired"
-        if not self._works(lease):
+        if not _works(lease, now_ms):
             return Loss.NO_PROGRESS, "it expired, since its work made no progress (progress_timeout)"
         return Loss.UNREACHABLE, "it expired before it could be renewed"
 
@@ -286,12 +288,11 @@ class Leases:
                 self._renew(lease)
 
     def _is_to_be_renewed(self, lease: LeaseRecord, granted_ms: int) -> bool:
-        if not self.renewing or not lease.auto_renew or not lease.ttl_ms or lease.renewing or not self._works(lease):
+        if not self.renewing or not lease.auto_renew or not lease.ttl_ms or lease.renewing:
+            return False
+        if not _works(lease, self._calls.now_ms):
             return False
         return not lease.hold_until_ms or granted_ms < lease.hold_until_ms
-
-    def _works(self, lease: LeaseRecord) -> bool:
-        return not lease.progress_ms or self._calls.now_ms < lease.progress_at_ms + lease.progress_ms
 
     def _renew(self, lease: LeaseRecord) -> None:
         def done(result: Any) -> None:
@@ -322,3 +323,7 @@ def _move(lease: LeaseRecord, state: LeaseState) -> None:
         lease.state = state
         if lease.on_change is not None:
             lease.on_change(lease)
+
+
+def _works(lease: LeaseRecord, now_ms: int) -> bool:
+    return not lease.progress_ms or now_ms < lease.progress_at_ms + lease.progress_ms

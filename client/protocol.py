@@ -410,6 +410,10 @@ class Protocol(Ends):
         """Return the deadline of a lease on this client's clock."""
         return self._leases.safe_until_ms(lease)
 
+    def why_over(self, lease: LeaseRecord, now_ms: int) -> tuple[Loss, str]:
+        """Return why a lease whose deadline has passed at that moment was not renewed in time."""
+        return self._leases.why_over(lease, now_ms)
+
     def _session_until_ms(self, lease: LeaseRecord) -> int:
         session = self.session  # a user's thread looks without the lock, while it may end
         return session.expires_at_ms if session is not None and session.number == lease.session else 0

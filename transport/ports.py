@@ -2,8 +2,10 @@
 
 import random
 import socket
+import sys
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from ..core import limits
 from ..core.errors import LessorError
@@ -18,39 +20,75 @@ class AddressInUse(LessorError):
     """A port of a node cannot be bound, or no free ones are found; the text names it."""
 
 
-def free_base_ports(count: int, host: str = "127.0.0.1") -> list[int]:
-    """Return base ports that are free now, each with the ports above it that a node needs, in ascending order.
+class ReservedPorts:
+    """Base ports that are free, and that nobody else who asks here is given, in any process, before `close`.
 
     They lie outside of the range from which the kernel takes the ports of outgoing connections: while a node is down,
     one of its ports could be taken for such a connection, and the node could not come back.
-
-    Raises:
-        AddressInUse: there are not enough.
     """
-    step = limits.PORTS_PER_NODE
-    low, high = outgoing_ports()
-    every = range(LOWEST_PORT, PORT_MAX - step, step)
-    candidates = [base for base in every if base + step <= low or base > high] or list(every)
-    found: list[int] = []
-    # by chance, so that two who look at the same time are not offered the same
-    while candidates and len(found) < count:
-        place = random.randrange(len(candidates))  # noqa: S311 - guards nothing
-        base, candidates[place] = candidates[place], candidates[-1]
-        candidates.pop()
-        if all(_is_free(host, port) for port in range(base, base + step)):
-            found.append(base)
-    if len(found) < count:
-        raise AddressInUse(f"there are no {count} times {step} free ports in a row on {host}")
-    return sorted(found)
+
+    def __init__(self, count: int, host: str = "127.0.0.1") -> None:
+        """Look for so many, each with the ports above it that a node needs.
+
+        Raises:
+            AddressInUse: there are not enough.
+        """
+        self.bases: list[int] = []
+        self._held: list[socket.socket] = []
+        step = limits.PORTS_PER_NODE
+        low, high = outgoing_ports()
+        every = range(LOWEST_PORT, PORT_MAX - step, step)
+        candidates = [base for base in every if base + step <= low or base > high] or list(every)
+        # by chance, so that two who look at the same time seldom try the same
+        while candidates and len(self.bases) < count:
+            place = random.randrange(len(candidates))  # noqa: S311 - guards nothing
+            base, candidates[place] = candidates[place], candidates[-1]
+            candidates.pop()
+            if self._reserve(base) and all(_is_free(host, port) for port in range(base, base + step)):
+                self.bases.append(base)
+        if len(self.bases) < count:
+            self.close()
+            raise AddressInUse(f"there are no {count} times {step} free ports in a row on {host}")
+        self.bases.sort()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give them back."""
+        self.close()
+
+    def close(self) -> None:
+        """Give them back. May be called twice."""
+        while self._held:
+            self._held.pop().close()
+
+    def _reserve(self, base: int) -> bool:
+        # An abstract socket's name is known to one socket at a time, in the same network namespace as the ports, and
+        # goes with its process (unix(7)). Where there are none, chance alone must do.
+        if sys.platform != "linux":
+            return True
+        reservation = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            reservation.bind(f"\0lessor-ports-{base}")
+        except OSError:
+            reservation.close()
+            return False
+        self._held.append(reservation)
+        return True
 
 
 def free_base_port(host: str = "127.0.0.1") -> int:
-    """Return one such port.
+    """Return one that is free now; somebody else may take it before it is bound.
 
     Raises:
         AddressInUse: there is none.
     """
-    return free_base_ports(1, host)[0]
+    with ReservedPorts(1, host) as reserved:
+        return reserved.bases[0]
 
 
 def outgoing_ports() -> tuple[int, int]:

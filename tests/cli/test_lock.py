@@ -17,8 +17,8 @@ from lessor.cli import exit_codes
 from lessor.cli import lock as cli_lock
 from lessor.client import clock
 from lessor.client.wants import read, units
-from lessor.transport.ports import free_base_port
 
+from ..support.sockets import free_port
 from ..support.waiting import until
 from .commands import Run, finish, gone, lessor_process, read_until, run_process, written
 
@@ -176,7 +176,7 @@ def test_whoever_waits_is_told_for_whom(service: str, client: lessor.Client) -> 
 def test_whoever_waits_for_a_service_that_is_away_is_told_so_and_gets_the_lock_when_it_is_there(
     tmp_path: Path,
 ) -> None:
-    port = free_base_port()
+    port = free_port()
     endpoint = f"tcp://127.0.0.1:{port}"
     process = lessor_process(*lock(endpoint, "x"), "true")
     said = read_until(process, "waiting")

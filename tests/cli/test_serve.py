@@ -19,8 +19,8 @@ import lessor
 from lessor.cli import exit_codes
 from lessor.cli.serve import LineFormatter
 from lessor.core.errors import Corrupt
-from lessor.transport.ports import free_base_port
 
+from ..support.sockets import free_port
 from ..support.waiting import until
 from .commands import Done, finish, gone, lessor_process, read_until, run_process
 
@@ -41,7 +41,7 @@ def serving(*arguments: str, **settings: Any) -> "Iterator[subprocess.Popen[str]
 
 @pytest.fixture
 def endpoint() -> str:
-    return f"tcp://127.0.0.1:{free_base_port()}"
+    return f"tcp://127.0.0.1:{free_port()}"
 
 
 @pytest.fixture

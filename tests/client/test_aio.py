@@ -18,8 +18,8 @@ from lessor.core.limits import LIST_PAGE_MAX
 from lessor.core.requests import Request
 from lessor.transport import sockets
 from lessor.transport.packets import decode_packet
-from lessor.transport.ports import free_base_port
 
+from ..support.sockets import free_port
 from .loops import Body, Client, play, until
 
 
@@ -463,7 +463,7 @@ def test_a_client_that_was_never_used_can_be_closed_and_one_that_was_belongs_to_
 
 def test_a_service_that_is_not_there_is_unavailable_and_nothing_has_happened() -> None:  # P9
     async def body() -> None:
-        async with lessor.aio.connect(f"tcp://127.0.0.1:{free_base_port()}", request_timeout=0.3) as client:
+        async with lessor.aio.connect(f"tcp://127.0.0.1:{free_port()}", request_timeout=0.3) as client:
             for ask in (client.acquire("x", timeout=0.2), client.try_acquire("x"), client.describe("x")):
                 with pytest.raises(Unavailable) as caught:
                     await ask

@@ -11,8 +11,8 @@ import pytest
 
 import lessor
 from lessor.actors.embedded import Embedded
-from lessor.transport.ports import free_base_port
 
+from ..support.sockets import free_port
 from ..support.waiting import until
 
 
@@ -335,7 +335,7 @@ print(time.monotonic() - began)
 @pytest.mark.parametrize("program", [LEFT_OPEN, LEFT_OPEN_BY_A_LOOP], ids=["blocking", "asyncio"])
 def test_an_interpreter_whose_service_is_gone_ends_within_moments(program: str) -> None:
     with lessor.embedded() as node:
-        told = run(program + GONE, node.endpoints, "gone", f"tcp://127.0.0.1:{free_base_port()}")
+        told = run(program + GONE, node.endpoints, "gone", f"tcp://127.0.0.1:{free_port()}")
     assert 0.9 < float(told) < 5
 
 
@@ -355,7 +355,7 @@ for client in clients:
 
 def test_many_asyncio_clients_whose_service_is_gone_end_at_the_same_time() -> None:
     with lessor.embedded() as node:
-        told = run(FOUR_LEFT_OPEN + GONE, node.endpoints, "gone", f"tcp://127.0.0.1:{free_base_port()}")
+        told = run(FOUR_LEFT_OPEN + GONE, node.endpoints, "gone", f"tcp://127.0.0.1:{free_port()}")
     assert 0.9 < float(told) < 3, "and not a second for each"
 
 

@@ -8,8 +8,10 @@ import pytest
 
 from lessor.client import clock
 from lessor.client.calling import BaseCaller
+from lessor.client.errors import LeaseLost
 from lessor.client.lease import BaseLease, LeaseView, as_datetime, view, wall_ms
 from lessor.client.protocol import LeaseRecord, LeaseState, Protocol
+from lessor.client.states import Loss
 from lessor.core.errors import BadRequest
 from lessor.core.resources import Mode, Resource
 from lessor.core.results import ClaimInfo, ClaimPhase
@@ -91,7 +93,36 @@ def test_a_lease_is_held_up_to_its_deadline_and_not_after_whether_or_not_anybody
     for after_ms in (-1, 0, 10**9):
         frozen["local"] = deadline + after_ms
         said[after_ms] = (mine.held, mine.remaining(), mine.lost_reason)
-    assert said == {-1: (True, 0.001, ""), 0: (False, 0.0, "it expired"), 10**9: (False, 0.0, "it expired")}
+    over = (False, 0.0, "it expired before it could be renewed")
+    assert said == {-1: (True, 0.001, ""), 0: over, 10**9: over}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "reason"),
+    [
+        ({}, Loss.UNREACHABLE, "it expired before it could be renewed"),
+        ({"auto_renew": False}, Loss.EXPIRED, "it expired"),
+        ({"progress_ms": 1}, Loss.NO_PROGRESS, "made no progress"),
+        ({"hold_until_ms": NOW_MS + 1}, Loss.MAX_HOLD, "as long as it may be held"),
+    ],
+)
+def test_why_it_was_lost_is_the_same_before_and_after_the_clients_own_thread_has_noticed(
+    frozen: dict[str, int], changes: dict[str, Any], kind: Loss, reason: str
+) -> None:  # P8
+    mine = lease()
+    for name, value in changes.items():
+        setattr(mine._record, name, value)
+    frozen["local"] = mine._protocol.safe_until_ms(mine._record)
+    assert (mine.loss, mine.state) == (kind, LeaseState.LOST)
+    assert reason in mine.lost_reason
+    with pytest.raises(LeaseLost, match=reason) as caught:
+        mine.check()
+    assert caught.value.loss is kind
+    mine._protocol._leases.held[mine.token] = mine._record
+    mine._protocol.tick(frozen["local"])
+    assert mine._record.state is LeaseState.LOST
+    assert mine.loss is kind
+    assert reason in mine.lost_reason
 
 
 def test_what_remains_is_counted_from_the_sending_less_the_margin(frozen: dict[str, int]) -> None:  # P3

@@ -18,9 +18,9 @@ from lessor.client.caller import Outcome
 from lessor.client.clock import now_ms
 from lessor.client.protocol import LeaseState, Protocol
 from lessor.core.commands import Release
-from lessor.transport.ports import free_base_port
 
 from ..support.children import as_from_a_terminal
+from ..support.sockets import free_port
 from ..support.waiting import until
 
 
@@ -434,7 +434,7 @@ def test_an_error_of_the_release_does_not_hide_that_of_the_body(
 
 def nobody() -> str:
     """An endpoint where no service is."""
-    return f"tcp://127.0.0.1:{free_base_port()}"
+    return f"tcp://127.0.0.1:{free_port()}"
 
 
 # --- Ctrl-C, and programs that end without closing -------------------------------------------------------------------

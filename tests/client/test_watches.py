@@ -18,8 +18,8 @@ from lessor.client.watch import Missed
 from lessor.core.events import DATA_CHANGED, DELETED, OWNERS_CHANGED, Event
 from lessor.core.limits import EVENT_PAGE_MAX, LIST_LOOK_MAX
 from lessor.testing import Cluster
-from lessor.transport.ports import free_base_port
 
+from ..support.sockets import free_port
 from ..support.waiting import until
 from .loops import Body, play
 
@@ -239,7 +239,7 @@ def test_a_watch_that_is_closed_ends_at_once_whatever_it_waits_for(client: lesso
 
 
 def test_a_watch_is_closed_at_once_also_while_no_node_answers() -> None:
-    with lessor.connect(f"tcp://127.0.0.1:{free_base_port()}", request_timeout=600) as client:
+    with lessor.connect(f"tcp://127.0.0.1:{free_port()}", request_timeout=600) as client:
         watch = client.watch("x")
         ended = threading.Event()
 
@@ -257,7 +257,7 @@ def test_a_watch_is_closed_at_once_also_while_no_node_answers() -> None:
 
 def test_a_watch_waits_no_longer_than_it_is_told_though_no_node_answers() -> None:
     """In both faces: a call waits for the service itself for much longer."""
-    away = f"tcp://127.0.0.1:{free_base_port()}"
+    away = f"tcp://127.0.0.1:{free_port()}"
     began = time.monotonic()
     with lessor.connect(away, request_timeout=60) as client:
         assert client.watch("x").next(timeout=0.1) is None
@@ -336,7 +336,7 @@ def test_no_revision_however_high_harms_a_node(client: lessor.Client, node: Embe
 
 
 def test_what_a_restarted_service_has_forgotten_is_told_as_missed(tmp_path: Path) -> None:
-    port = free_base_port()
+    port = free_port()
     with lessor.embedded(tmp_path, port) as node, lessor.connect(node.endpoints) as client:
         watch = client.watch("x")
         with watch:

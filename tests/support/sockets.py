@@ -15,7 +15,7 @@ import zmq
 
 from lessor.core.requests import StatusAnswer, StatusRequest
 from lessor.transport.packets import decode_packet, encode_packet
-from lessor.transport.ports import free_base_port, free_base_ports
+from lessor.transport.ports import ReservedPorts
 from lessor.transport.sockets import Context, Socket, dealer, receive, send
 
 from .waiting import until
@@ -47,14 +47,25 @@ def seeded(name: str) -> random.Random:
     return random.Random(seed)
 
 
+_reserved: list[ReservedPorts] = []
+
+
 def free_port() -> int:
-    """A port that is free now, with the ones above it that a node needs; nobody is given it by chance."""
-    return free_base_port()
+    """A port that is free now, with the ones above it that a node needs; nobody else is given it."""
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """So many such ports."""
+    _reserved.append(ReservedPorts(count, HOST))
+    if len(_reserved) > 100:  # long used by then
+        _reserved.pop(0).close()
+    return _reserved[-1].bases
 
 
 def free_endpoints(count: int) -> dict[int, str]:
     """Endpoints for a cluster of so many nodes on this machine, whose ports are all free now."""
-    return {node: f"tcp://{HOST}:{base}" for node, base in enumerate(free_base_ports(count), start=1)}
+    return {node: f"tcp://{HOST}:{base}" for node, base in enumerate(free_ports(count), start=1)}
 
 
 def is_free(port: int) -> bool:

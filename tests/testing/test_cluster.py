@@ -140,7 +140,7 @@ def test_a_cluster_that_no_client_reaches_has_a_leader_and_the_lease_is_lost_in_
     with pytest.raises(lessor.Unavailable):
         lease.renew()
     until(lambda: not lease.held, "the loss of the lease")
-    assert lease.lost_reason == "it expired before it could be renewed"
+    assert lease.lost_reason.startswith("it expired ")  # before it could be renewed, or on a machine that stood still
     assert three.wait_for_leader()
     three.heal()
     assert three.client().acquire("job", timeout=10).token > lease.token
@@ -155,7 +155,8 @@ def test_a_leader_that_is_cut_off_in_one_direction_is_replaced(three: Cluster, *
     assert three._network.passes(leader, other) is not hears
     assert three.wait_for_leader() != leader
     three.heal()
-    until(lambda: _follows(three, leader), "the old leader to follow")
+    # one that could only be heard may win again: the answers that it asked for as a candidate reach it now
+    until(lambda: _follows(three, leader) or three.leader == leader, "the old leader to follow, or to lead again")
 
 
 def test_a_partition_is_from_the_peers_or_the_clients_or_both_and_they_add_up() -> None:

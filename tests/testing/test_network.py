@@ -9,7 +9,8 @@ import pytest
 from lessor.core.effects import Role
 from lessor.testing.network import CLIENTS, Network
 from lessor.transport.endpoints import of_role, parse
-from lessor.transport.ports import free_base_port
+
+from ..support.sockets import free_port
 
 HOST = "127.0.0.1"
 
@@ -40,7 +41,7 @@ def source(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture
 def two(source: int) -> Iterator[Two]:
-    base = free_base_port()
+    base = free_port()
     port = base + (Role.GATEWAY if source == CLIENTS else Role.ACCEPTOR)
     network = Network([1, 2])
     with socket.create_server((HOST, port)) as server:

@@ -1,6 +1,8 @@
 """Finding free ports: apart from each other, never one that is taken, out of the kernel's way, and quickly."""
 
 import socket
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,13 +10,14 @@ import pytest
 
 from lessor.core import limits
 from lessor.transport import ports
-from lessor.transport.ports import AddressInUse, free_base_port, free_base_ports, outgoing_ports
+from lessor.transport.ports import AddressInUse, ReservedPorts, free_base_port, outgoing_ports
 
 HOST = "127.0.0.1"
 
 
 def test_ports_are_apart_and_out_of_the_way_of_outgoing_connections() -> None:
-    bases = free_base_ports(5)
+    with ReservedPorts(5) as reserved:
+        bases = reserved.bases
     assert all(later - earlier >= limits.PORTS_PER_NODE for earlier, later in pairwise(bases))
     low, high = outgoing_ports()
     assert not [base for base in bases if low <= base + limits.PORTS_PER_NODE - 1 and base <= high]
@@ -24,12 +27,39 @@ def test_a_base_is_not_offered_while_one_of_its_ports_is_taken(monkeypatch: pyte
     base = free_base_port()
     monkeypatch.setattr(ports, "LOWEST_PORT", base)
     monkeypatch.setattr(ports, "PORT_MAX", base + limits.PORTS_PER_NODE + 1)
-    assert free_base_ports(1) == [base]
+    assert free_base_port() == base
     for place in range(limits.PORTS_PER_NODE):
         with socket.create_server((HOST, base + place)), pytest.raises(AddressInUse, match="1 times 5 free ports"):
-            free_base_ports(1)
+            free_base_port()
     with pytest.raises(AddressInUse):
-        free_base_ports(2)
+        ReservedPorts(2)
+
+
+RESERVE = """
+import sys
+from lessor.transport.ports import ReservedPorts
+held = ReservedPorts(1)
+print(*held.bases, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere chance alone must do")
+def test_what_one_process_has_reserved_no_other_is_offered_until_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two nodes were offered the same ports, and the second one to start found them taken."""
+    with subprocess.Popen([sys.executable, "-c", RESERVE], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        base = int(other.stdout.readline())
+        monkeypatch.setattr(ports, "LOWEST_PORT", base)
+        monkeypatch.setattr(ports, "PORT_MAX", base + limits.PORTS_PER_NODE + 1)
+        with pytest.raises(AddressInUse):
+            free_base_port()
+        other.stdin.close()
+    assert free_base_port() == base
+    with ReservedPorts(1), pytest.raises(AddressInUse):
+        free_base_port()
+    assert free_base_port() == base
 
 
 def test_the_kernels_range_is_read_once_and_only_the_ports_offered_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +78,7 @@ def test_the_kernels_range_is_read_once_and_only_the_ports_offered_are_tried(mon
 
     monkeypatch.setattr(Path, "read_text", reading)
     monkeypatch.setattr(ports, "_is_free", trying)
-    free_base_ports(3)
+    ReservedPorts(3).close()
     assert reads == [ports.PORT_RANGE]
     assert len(tried) < 20 * limits.PORTS_PER_NODE
 
@@ -60,4 +90,5 @@ def test_where_the_kernel_takes_every_port_or_does_not_say_there_are_ports_all_t
     monkeypatch.setattr(ports, "PORT_RANGE", said)
     assert outgoing_ports() == ports.PORT_RANGE_ELSEWHERE
     said.write_text("1024\t65535\n")
-    assert len(free_base_ports(2)) == 2
+    with ReservedPorts(2) as reserved:
+        assert len(reserved.bases) == 2
