@@ -404,19 +404,3 @@ def test_an_unanswered_request_is_repeated_where_it_stood_or_from_the_start_to_a
 def test_a_learner_belongs_to_its_members() -> None:
     with pytest.raises(AssertionError):
         Learner(9, MEMBERS, state_after(0))
-
-
-@pytest.mark.parametrize(
-    ("total", "data", "what"),
-    [(limits.SNAPSHOT_BYTES_MAX + 1, b"x", "are not taken"), (3, b"\xff\xff\xff", "cannot be read")],
-)
-def test_p10_a_snapshot_that_is_refused_is_complained_of_and_nothing_is_installed(
-    total: int, data: bytes, what: str
-) -> None:
-    learner = Learner(ME, MEMBERS, state_after(0))
-    other = next(member for member in MEMBERS if member != ME)
-    learner.step(SnapshotNeeded(other))
-    effects = learner.step(SnapshotChunk(other, 5, 0, total, data))
-    assert what in learner.complaint
-    assert not effects.writes
-    assert learner.applied_upto == 0
