@@ -65,6 +65,7 @@ def unpack(version: int, text: Any, kinds: tuple[type, ...], giver: str) -> list
     """
     if not isinstance(text, str) or len(text) > TICKET_CHARS_MAX:
         raise BadRequest(f"a ticket is text, as `{giver}` gave it")
+    text = text.strip()  # as a line of a file has it
     try:
         whole = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
