@@ -1,10 +1,12 @@
 """An embedded service: one node in this process, the same code as a node of a cluster."""
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+from ..core.errors import BadRequest
 from ..transport.ports import AddressInUse, free_base_port
 from .node import Node, NodeConfig
 
@@ -25,10 +27,11 @@ class Embedded:
             AddressInUse: the port, or one of the four above it, is taken; or none was given, and none are free.
             StorageFailed: the directory cannot be made, read or written.
             ForeignDatabase, Corrupt: the directory is not usable.
+            BadRequest: it is no path, or the port is none.
         """
-        self._temporary = tempfile.mkdtemp(prefix="lessor-") if data is None else None
-        directory = Path(self._temporary or data or ".")
-        self._node = self._start(directory, port)
+        given = None if data is None else _checked(data)
+        self._temporary = tempfile.mkdtemp(prefix="lessor-") if given is None else None
+        self._node = self._start(given or Path(str(self._temporary)), port)
 
     def _start(self, directory: Path, port: int | None) -> Node:
         for attempt in range(TRIES):
@@ -75,3 +78,14 @@ class Embedded:
     def __exit__(self, *_: object) -> None:
         """Stop the service."""
         self.stop()
+
+
+def _checked(data: Any) -> Path:
+    """Return the path of a directory; an empty text is what a variable may hold by mistake, and not this directory."""
+    try:
+        path = os.fspath(data)
+        if isinstance(path, str) and path and b"\0" not in os.fsencode(path):
+            return Path(path)
+    except (TypeError, UnicodeEncodeError):
+        pass
+    raise BadRequest(f"the directory of a node is a path, not {data!r:.80}")

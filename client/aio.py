@@ -6,14 +6,14 @@ from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 
 from ..core import limits
-from ..core.checks import check
+from ..core.checks import check, check_flag
 from ..core.commands import Describe, ListClaims, Operation, Release, Validate
 from ..core.resources import Mode, Resource
 from ..core.results import FREE, ClaimPage, Denied, Released, Valid
 from .aio_holding import Lease, Lock, OnLost
 from .aio_model import AsyncModel
 from .aio_watching import Watches
-from .asks import Ask, T
+from .asks import Ask, T, everywhere
 from .base import BaseClient, Options, checked_terms, shown, view_of, views
 from .description import Description, description
 from .durations import Duration
@@ -113,7 +113,9 @@ class Client(BaseClient, AsyncModel, Recipes, Watches):
         """
         how: dict[str, Any] = {"data": data, "holder": holder, "detached": detached, "auto_renew": auto_renew}
         how |= {"max_hold": max_hold, "progress_timeout": progress_timeout, "on_lost": on_lost, "keeper": keeper}
+        check_flag("cancel_on_loss", cancel_on_loss)
         arguments = {"name": resources_of(name), "ttl": ttl, "timeout": timeout, **how}
+        self._wish(**arguments, begins=False)  # what is wrong is refused here, and not where it is entered
         return Lock(self, arguments, cancel_on_loss=cancel_on_loss)
 
     def read_lock(
@@ -410,7 +412,7 @@ class Client(BaseClient, AsyncModel, Recipes, Watches):
         Raises:
             Unavailable, BadRequest: as `acquire`.
         """
-        return [lease async for lease in self._listed("" if all_namespaces else self.namespace, 0)]
+        return [lease async for lease in self._listed(everywhere(self.namespace, all_namespaces=all_namespaces), 0)]
 
     # --- the end -----------------------------------------------------------------------------------------------------
 

@@ -192,7 +192,7 @@ class AsyncModel:
         Raises:
             TransactionDeclined: a check did not hold, or a step was impossible; nothing was carried out.
         """
-        await self._run(transaction.ask())
+        await self._run(asks.carried_out(transaction))
 
     async def break_lease(self, token: int, reason: str) -> None:
         """End the lease of this token as an operator; its holder is told the reason.
@@ -223,15 +223,19 @@ class AsyncModel:
 
     async def semaphores(self, *, all_namespaces: bool = False) -> list[Semaphore]:
         """Return every semaphore of the namespace that was created, or of all of them."""
-        return await self._every("semaphores", "" if all_namespaces else self.namespace, asks.semaphore)
+        return await self._every(
+            "semaphores", asks.everywhere(self.namespace, all_namespaces=all_namespaces), asks.semaphore
+        )
 
     async def pins(self, *, all_namespaces: bool = False) -> list[Pinned]:
         """Return every name of the namespace that is pinned, and by whom, or of all of them."""
-        return await self._every("pins", "" if all_namespaces else self.namespace, asks.pinned)
+        return await self._every("pins", asks.everywhere(self.namespace, all_namespaces=all_namespaces), asks.pinned)
 
     async def registers(self, *, all_namespaces: bool = False) -> list[RegisterView]:
         """Return every register of the namespace, without its data, or of all of them."""
-        return await self._every("registers", "" if all_namespaces else self.namespace, asks.register)
+        return await self._every(
+            "registers", asks.everywhere(self.namespace, all_namespaces=all_namespaces), asks.register
+        )
 
     async def namespaces(self) -> list[Namespace]:
         """Return every namespace, created or merely used."""
@@ -239,7 +243,9 @@ class AsyncModel:
 
     async def sessions(self, *, all_namespaces: bool = False) -> list[Session]:
         """Return every session of the namespace, or of all of them."""
-        return await self._every("sessions", "" if all_namespaces else self.namespace, asks.session)
+        return await self._every(
+            "sessions", asks.everywhere(self.namespace, all_namespaces=all_namespaces), asks.session
+        )
 
     async def _every(self, kind: str, namespace: str, view: Callable[..., T]) -> list[T]:
         found, upto = await self._run(asks.page_of(kind, namespace, 0, view))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from ..core import limits
-from ..core.checks import check_part
+from ..core.checks import check_flag, check_part
 from ..core.commands import (
     ANY_VERSION,
     KEEP,
@@ -40,6 +40,7 @@ from ..core.commands import (
     Unpin,
     UpdateSemaphore,
 )
+from ..core.errors import BadRequest
 from ..core.events import Event
 from ..core.results import Done, EventPage, NamespaceInfo, PinInfo, RegisterInfo, SemaphoreInfo, SessionInfo
 from .durations import Duration, milliseconds, ttl_milliseconds
@@ -162,7 +163,8 @@ def update_semaphore(namespace: str, name: Name, data: bytes) -> Ask[bool]:
 
 def delete_semaphore(namespace: str, name: Name, *, force: bool) -> Ask[None]:
     """Remove a semaphore."""
-    return Ask(DeleteSemaphore(namespace, path_of(name), bool(force)), _nothing)
+    check_flag("force", force)
+    return Ask(DeleteSemaphore(namespace, path_of(name), force), _nothing)
 
 
 def semaphore(info: SemaphoreInfo) -> Semaphore:
@@ -174,7 +176,7 @@ def amend(claim: int, *, count: int | None, to_read: bool, data: bytes | None) -
     """Make a held claim smaller, or change its data."""
     units = KEEP if count is None else count
     new_data = b"" if data is None else data
-    return Ask(Amend(claim, units, bool(to_read), KEEP, data is not None, new_data), refused)
+    return Ask(Amend(claim, units, to_read, KEEP, data is not None, new_data), refused)
 
 
 # --- pins ------------------------------------------------------------------------------------------------------------
@@ -210,7 +212,8 @@ def alter_namespace(name: str, **config: Any) -> Ask[bool]:
 
 def drop_namespace(name: str, *, force: bool) -> Ask[None]:
     """Remove a namespace."""
-    return Ask(DropNamespace(name, bool(force)), _nothing)
+    check_flag("force", force)
+    return Ask(DropNamespace(name, force), _nothing)
 
 
 def describe_namespace(name: str) -> Ask[Namespace]:
@@ -280,6 +283,24 @@ def erase_register(namespace: str, name: Name, token: int, version: int | None) 
 def register(info: RegisterInfo) -> RegisterView:
     """Return a register that was listed as users see it."""
     return RegisterView("/".join(info.path), info.path, info.namespace, info.version, info.token)
+
+
+def everywhere(namespace: str, *, all_namespaces: bool) -> str:
+    """Return where a listing looks: the one namespace, or "" for all of them."""
+    check_flag("all_namespaces", all_namespaces)
+    return "" if all_namespaces else namespace
+
+
+def carried_out(transaction: "Transaction") -> Ask[None]:
+    """Return a transaction as what can be asked.
+
+    Raises:
+        BadRequest: it is none.
+    """
+    given: Any = transaction
+    if not isinstance(given, Transaction):
+        raise BadRequest(f"a transaction is made by client.transaction(), not {given!r:.80}")
+    return transaction.ask()
 
 
 class Transaction:
@@ -373,9 +394,9 @@ def page_of(kind: str, namespace: str, after: int, view: Callable[[Any], T]) -> 
 
 def events_since(namespace: str, name: Name | None, revision: int, *, below: bool) -> Ask[Events]:
     """Return what happened to a name after a revision."""
+    check_flag("below", below)
     path: Sequence[str] = () if name is None else path_of(name)
-    below = below or name is None
-    operation = ReadEvents(namespace, tuple(path), bool(below), revision, limits.EVENT_PAGE_MAX)
+    operation = ReadEvents(namespace, tuple(path), below or name is None, revision, limits.EVENT_PAGE_MAX)
 
     def read(result: Any) -> Events:
         page: EventPage = refused(result)

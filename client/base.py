@@ -9,7 +9,7 @@ from random import random
 from typing import Any, TypedDict
 
 from ..core import limits
-from ..core.checks import check
+from ..core.checks import check, check_flag
 from ..core.commands import FOREVER, Claim, OpenSession, Renew
 from ..core.resources import Resource
 from ..core.results import ClaimInfo, ClaimPage
@@ -62,6 +62,7 @@ class BaseClient:
     ) -> None:
         """Check the arguments."""
         self.namespace = namespace
+        check_flag("detect_deadlocks", detect_deadlocks)
         self._detect_deadlocks = detect_deadlocks
         self._holder = holder
         session_timeout_ms = milliseconds(
@@ -109,9 +110,10 @@ class BaseClient:
         detached: bool = False,
         on_lost: Any = None,
         keeper: str | None = None,
+        begins: bool = True,
         **terms: Any,
     ) -> Wish:
-        """Return what is asked for, checked."""
+        """Return what is asked for, checked; not `begins`: it is only checked, and not yet asked by anybody."""
         holder = self.holder if holder is None else holder
         ttl_ms = 0 if ttl is None else ttl_milliseconds(ttl)
         wait_ms = FOREVER if timeout is None else milliseconds(timeout, "timeout", 0, limits.WAIT_MS_MAX)
@@ -121,7 +123,7 @@ class BaseClient:
         if keeper is not None and not (ttl_ms and terms.get("auto_renew", True)):
             raise BadRequest("a keeper needs a ttl and auto_renew: it renews the lease")
         found = checked_terms(ttl_ms, **terms)
-        chain = self._chain() if self._detect_deadlocks and wait_ms else 0
+        chain = self._chain() if self._detect_deadlocks and wait_ms and begins else 0
         resources = resources_of(name)
         claim = Claim(self.namespace, resources, holder, data, ttl_ms, wait_ms, detached, found.max_hold_ms, chain)
         check(claim)
@@ -160,6 +162,7 @@ def checked_terms(
     Raises:
         BadRequest: the terms contradict each other, or are out of bounds.
     """
+    check_flag("auto_renew", auto_renew)
     max_hold_ms = progress_ms = 0
     if max_hold is not None:
         max_hold_ms = milliseconds(max_hold, "max_hold", limits.TTL_MS_MIN, limits.MAX_HOLD_MS_MAX)

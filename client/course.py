@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ..core import limits
-from ..core.checks import check
+from ..core.checks import check, check_flag
 from ..core.events import Event
 from . import asks
 from .asks import Ask, Events
@@ -40,6 +40,7 @@ class Course:
         """Begin after revision `since`; None: now."""
         self.namespace = "" if name is None else namespace
         self.path = () if name is None else path_of(name)
+        check_flag("below", below)
         self.below = below or name is None
         self._name = name
         self._read = since  # up to where it was read; None before it is known what now is

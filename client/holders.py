@@ -9,6 +9,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from ..core.checks import check_holder
 from ..core.commands import Claim, Describe, Operation, Release, Renew
 from ..core.resources import Mode, Resource
 from ..core.results import ClaimInfo, ClaimPage, ClaimStatus, Denied, NotHeld, Renewed
@@ -56,6 +57,7 @@ def claim(namespace: str, path: tuple[str, ...], holder: str, ttl_ms: int, data:
         ClaimDenied: somebody else holds it.
         ServiceBusy: it changed hands again and again meanwhile; nothing is known but that it is worth another try.
     """
+    check_holder(holder)
     denied: Denied | None = None
     for _ in range(TRIES):
         page: ClaimPage = refused((yield Describe(namespace, path)))
@@ -87,6 +89,7 @@ def extend(namespace: str, path: tuple[str, ...], holder: str, ttl_ms: int) -> S
         NotHeldError: he does not hold it.
         ServiceBusy: it changed again and again meanwhile.
     """
+    check_holder(holder)
     for _ in range(TRIES):
         mine = yield from check(namespace, path, holder)
         renewed = yield Renew(mine.token, ttl_ms)
@@ -102,6 +105,7 @@ def revoke(namespace: str, path: tuple[str, ...], holder: str) -> Steps[bool]:
         NotHeldError: somebody else holds it.
         ServiceBusy: it changed again and again meanwhile.
     """
+    check_holder(holder)
     for _ in range(TRIES):
         page: ClaimPage = refused((yield Describe(namespace, path)))
         mine = lease_of(page, path, holder)
@@ -121,6 +125,7 @@ def check(namespace: str, path: tuple[str, ...], holder: str) -> Steps[ClaimInfo
     Raises:
         NotHeldError: he does not hold it.
     """
+    check_holder(holder)
     page: ClaimPage = refused((yield Describe(namespace, path)))
     mine = lease_of(page, path, holder)
     if mine is None:

@@ -235,7 +235,7 @@ class Model:
         >>> client.read_register("ledger").data
         b'day 5'
         """
-        self._run(transaction.ask())
+        self._run(asks.carried_out(transaction))
 
     def break_lease(self, token: int, reason: str) -> None:
         """End the lease of this token as an operator; its holder is told the reason.
@@ -276,11 +276,11 @@ class Model:
 
     def semaphores(self, *, all_namespaces: bool = False) -> list[Semaphore]:
         """Return every semaphore of the namespace that was created, or of all of them."""
-        return self._every("semaphores", "" if all_namespaces else self.namespace, asks.semaphore)
+        return self._every("semaphores", asks.everywhere(self.namespace, all_namespaces=all_namespaces), asks.semaphore)
 
     def pins(self, *, all_namespaces: bool = False) -> list[Pinned]:
         """Return every name of the namespace that is pinned, and by whom, or of all of them."""
-        return self._every("pins", "" if all_namespaces else self.namespace, asks.pinned)
+        return self._every("pins", asks.everywhere(self.namespace, all_namespaces=all_namespaces), asks.pinned)
 
     def registers(self, *, all_namespaces: bool = False) -> list[RegisterView]:
         """Return every register of the namespace, without its data, or of all of them.
@@ -290,7 +290,7 @@ class Model:
         >>> "x" in [register.name for register in client.registers()]
         True
         """
-        return self._every("registers", "" if all_namespaces else self.namespace, asks.register)
+        return self._every("registers", asks.everywhere(self.namespace, all_namespaces=all_namespaces), asks.register)
 
     def namespaces(self) -> list[Namespace]:
         """Return every namespace, created or merely used."""
@@ -303,7 +303,7 @@ class Model:
         ...     [session.held for session in client.sessions()]
         [1]
         """
-        return self._every("sessions", "" if all_namespaces else self.namespace, asks.session)
+        return self._every("sessions", asks.everywhere(self.namespace, all_namespaces=all_namespaces), asks.session)
 
     def _every(self, kind: str, namespace: str, view: Callable[..., T]) -> list[T]:
         found, upto = self._run(asks.page_of(kind, namespace, 0, view))

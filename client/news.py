@@ -143,5 +143,5 @@ def check_on_lost(on_lost: Any) -> None:
     Raises:
         BadRequest: it is neither a callable nor the name of a signal.
     """
-    if on_lost is not None and not callable(on_lost) and on_lost not in SIGNALS:
-        raise BadRequest(f"on_lost is a callable, 'terminate' or 'kill', not {on_lost!r}")
+    if on_lost is not None and not callable(on_lost) and on_lost not in list(SIGNALS):  # what was given may not hash
+        raise BadRequest(f"on_lost is a callable, 'terminate' or 'kill', not {on_lost!r:.80}")

@@ -10,7 +10,7 @@ from ..core.checks import check
 from ..core.commands import Describe, ListClaims, Operation, Release, Validate
 from ..core.resources import Mode, Resource
 from ..core.results import FREE, ClaimPage, Denied, Released, Valid
-from .asks import Ask, T
+from .asks import Ask, T, everywhere
 from .base import BaseClient, Options, checked_terms, shown, view_of, views
 from .caller import Caller
 from .description import Description, description
@@ -104,7 +104,9 @@ class Client(BaseClient, Model, Recipes, Watches):
         """
         how: dict[str, Any] = {"data": data, "holder": holder, "detached": detached, "auto_renew": auto_renew}
         how |= {"max_hold": max_hold, "progress_timeout": progress_timeout, "on_lost": on_lost, "keeper": keeper}
-        return Lock(self, {"name": resources_of(name), "ttl": ttl, "timeout": timeout, **how})
+        arguments = {"name": resources_of(name), "ttl": ttl, "timeout": timeout, **how}
+        self._wish(**arguments, begins=False)  # what is wrong is refused here, and not where it is entered
+        return Lock(self, arguments)
 
     def read_lock(
         self,
@@ -412,7 +414,7 @@ class Client(BaseClient, Model, Recipes, Watches):
         ...     [lease.name for lease in client.leases()]
         ['x', 'y']
         """
-        return list(self._listed("" if all_namespaces else self.namespace, 0))
+        return list(self._listed(everywhere(self.namespace, all_namespaces=all_namespaces), 0))
 
     # --- the end -----------------------------------------------------------------------------------------------------
 

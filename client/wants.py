@@ -94,8 +94,17 @@ def all_resources(wants: Any) -> list[Resource]:
     """Return the resources of several wants.
 
     Raises:
-        BadRequest: one of them is nothing that can be wanted, or they are one text: its letters are not meant.
+        BadRequest: one of them is nothing that can be wanted, or they are not several.
     """
-    if isinstance(wants, str | bytes):
-        raise BadRequest(f"several names are a list of them, not the text {wants!r:.80}")
-    return [resource for want in wants for resource in resources_of(want)]
+    return [resource for want in several(wants) for resource in resources_of(want)]
+
+
+def several(names: Any) -> list[Any]:
+    """Return what is to be several names, or other wants, as a list.
+
+    Raises:
+        BadRequest: they are none, or one text: its letters are not meant.
+    """
+    if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+        raise BadRequest(f"several names are a list of them, not {names!r:.80}")
+    return list(names)

@@ -165,8 +165,7 @@ def _check_claim(claim: Claim) -> None:
         _check_set(claim.resources)
     check_holder(claim.holder)
     _check_data(claim.data)
-    if type(claim.detached) is not bool:
-        raise BadRequest(f"a claim is detached or not, True or False, not {claim.detached!r:.80}")
+    check_flag("detached", claim.detached)
     if claim.ttl_ms:
         _within_time("ttl", claim.ttl_ms, limits.TTL_MS_MIN, limits.TTL_MS_MAX)
     elif claim.detached:
@@ -272,6 +271,16 @@ def _check_config(config: NamespaceConfig) -> None:
         _within("bound on claims", config.claims_max, 1, limits.CLAIMS_MAX)
     if 0 < config.ttl_max_ms < KEEP and config.ttl_max_ms < config.default_ttl_ms < KEEP:
         raise BadRequest("the default ttl is longer than the maximum ttl")
+
+
+def check_flag(name: str, flag: Any) -> None:
+    """Raise if a switch is neither on nor off: "no" would count as on.
+
+    Raises:
+        BadRequest: it is neither True nor False.
+    """
+    if type(flag) is not bool:
+        raise BadRequest(f"{name} is True or False, not {flag!r:.80}")
 
 
 def check_holder(holder: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from ..durations import Duration
 from ..errors import ServiceBusy, Unavailable
 from ..wants import Name, units
-from .rules import Kept, Leader, LeadershipChanged, changed, leader_of, owners_may_differ, under, untold
+from .rules import Kept, Leader, LeadershipChanged, changed, checked, leader_of, owners_may_differ, under, untold
 
 if TYPE_CHECKING:
     from ..aio import Client, Lease
@@ -34,6 +34,7 @@ class Semaphore:
 
     def __init__(self, client: "Client", name: Name, limit: int | None = None, *, ttl: Duration | None = 30.0) -> None:
         """Use a semaphore; with a limit it appears with its first claim and vanishes with its last one."""
+        checked(name, ttl)
         units(name, 1, limit)  # refuses what is none
         self._client = client
         self._name, self._limit, self._ttl = name, limit, ttl
@@ -116,6 +117,7 @@ class ReentrantLock:
 
     def __init__(self, client: "Client", name: Name, *, ttl: Duration | None = 30.0) -> None:
         """Make a lock; only what goes through this object is let in again."""
+        checked(name, ttl)
         self._client = client
         self._name, self._ttl = name, ttl
         self._kept: Kept[Lease] = Kept()
@@ -290,7 +292,7 @@ class Election:
 
     def __init__(self, client: "Client", name: Name, *, ttl: Duration | None = 30.0) -> None:
         """Make an election, which all who know its name take part in."""
-        under(name)  # refuses what is none
+        checked(name, ttl)
         self._client = client
         self._name, self._ttl = name, ttl
 

@@ -23,7 +23,10 @@ from .rules import (
     Share,
     Skipped,
     arrived,
+    check_job,
     check_parties,
+    check_ttl,
+    checked,
     may_open,
     members_of,
     started,
@@ -56,6 +59,7 @@ class Barrier:
         self._parties = check_parties(parties)
         self._ttl = ttl
         self._gate, self._here = under(name, "gate"), under(name, "here")
+        checked(self._gate, ttl)
 
     async def wait(self, timeout: Duration | None = None) -> int:  # noqa: ASYNC109
         """Wait until all are here; return how many were here before.
@@ -154,7 +158,7 @@ class Party:
 
     def __init__(self, client: "Client", name: Name, *, ttl: Duration | None = 30.0) -> None:
         """Make a party, to join or to look at."""
-        under(name)  # refuses what is none
+        checked(name, ttl)
         self._client = client
         self._name, self._ttl = name, ttl
 
@@ -190,6 +194,7 @@ class Workers:
 
     def __init__(self, client: "Client", names: Iterable[Name], capacity: int, *, ttl: Duration | None = 30.0) -> None:
         """Share these tasks out with all workers that name them."""
+        check_ttl(ttl)
         self._client = client
         self._ttl = ttl
         self._share = Share(names, capacity)
@@ -331,8 +336,7 @@ def singleton(
     >>> run(example)
     done SKIPPED
     """
-    started(name)  # refuses what is none
-    milliseconds(min_hold)
+    check_job(name, ttl, timeout, min_hold, on_lost)
 
     def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R | Skipped]]:
         @functools.wraps(function)

@@ -7,12 +7,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+from ...core import limits
+from ...core.checks import check_path
 from ...core.errors import BadRequest, LessorError
 from ...core.events import DELETED, OWNERS_CHANGED, Event
 from ..course import Told
-from ..durations import Duration, milliseconds
+from ..durations import Duration, milliseconds, ttl_milliseconds
 from ..lease import LeaseView
-from ..wants import Name, path_of
+from ..news import check_on_lost
+from ..wants import Name, path_of, several
 
 
 class HasGone(Protocol):
@@ -78,6 +81,41 @@ class Member:
     holder: str
     data: bytes
     token: int
+
+
+def checked(name: Name, ttl: Duration | None) -> None:
+    """Refuse a recipe that could never be carried out, on the line that makes it.
+
+    Raises:
+        BadRequest: nothing can have this name, or such a ttl.
+    """
+    check_path(path_of(name))
+    check_ttl(ttl)
+
+
+def check_ttl(ttl: Duration | None) -> None:
+    """Refuse what no lease can have as its ttl.
+
+    Raises:
+        BadRequest: it is out of bounds.
+    """
+    if ttl is not None:
+        ttl_milliseconds(ttl)
+
+
+def check_job(name: Name, ttl: Duration | None, timeout: Duration | None, min_hold: Duration, on_lost: Any) -> None:
+    """Refuse a job that could never run on the line that names it, and not in the night in which it is to run first.
+
+    Raises:
+        BadRequest: an argument is out of bounds.
+    """
+    checked(name, ttl)
+    check_path(started(name))
+    check_on_lost(on_lost)
+    if timeout is not None:
+        milliseconds(timeout, "timeout", 0, limits.WAIT_MS_MAX)
+    if milliseconds(min_hold, "min_hold"):
+        milliseconds(min_hold, "min_hold other than 0", limits.TTL_MS_MIN)
 
 
 def under(name: Name, *parts: str) -> tuple[str, ...]:
@@ -231,9 +269,11 @@ class Share:
     def __init__(self, names: Iterable[Name], capacity: int, chance: random.Random | None = None) -> None:
         """Start with nothing; the tasks are tried in an order of chance, so that workers share them out."""
         self.capacity = _count("the capacity of a worker is", capacity)
-        self._names = {path_of(name): name for name in names}
+        self._names = {path_of(name): name for name in several(names)}
         if not self._names:
             raise BadRequest("name at least one task")
+        for path in self._names:
+            check_path(path)
         order = list(self._names)
         (chance or random.SystemRandom()).shuffle(order)
         self._open = deque(order)  # not known to be held by anybody

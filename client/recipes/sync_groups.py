@@ -1,6 +1,7 @@
 """Recipes of the blocking face for several parties: barriers, parties, shared work, scheduled jobs."""
 
 import functools
+import inspect
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from ..caller import Outcome
 from ..durations import Duration, milliseconds
-from ..errors import AcquireTimeout, ClientClosed, ServiceBusy, Unavailable
+from ..errors import AcquireTimeout, BadRequest, ClientClosed, ServiceBusy, Unavailable
 from ..wants import Name, read
 from .rules import (
     ENDPOINTS,
@@ -25,7 +26,10 @@ from .rules import (
     Share,
     Skipped,
     arrived,
+    check_job,
     check_parties,
+    check_ttl,
+    checked,
     may_open,
     members_of,
     started,
@@ -60,6 +64,7 @@ class Barrier:
         self._parties = check_parties(parties)
         self._ttl = ttl
         self._gate, self._here = under(name, "gate"), under(name, "here")
+        checked(self._gate, ttl)
 
     def wait(self, timeout: Duration | None = None) -> int:
         """Wait until all are here; return how many were here before.
@@ -168,7 +173,7 @@ class Party:
 
     def __init__(self, client: "Client", name: Name, *, ttl: Duration | None = 30.0) -> None:
         """Make a party, to join or to look at."""
-        under(name)  # refuses what is none
+        checked(name, ttl)
         self._client = client
         self._name, self._ttl = name, ttl
 
@@ -202,6 +207,7 @@ class Workers:
 
     def __init__(self, client: "Client", names: Iterable[Name], capacity: int, *, ttl: Duration | None = 30.0) -> None:
         """Share these tasks out with all workers that name them."""
+        check_ttl(ttl)
         self._client = client
         self._ttl = ttl
         self._share = Share(names, capacity)
@@ -333,10 +339,13 @@ def singleton(
     >>> report(), report()
     ('done', SKIPPED)
     """
-    started(name)  # refuses what is none
-    milliseconds(min_hold)
+    check_job(name, ttl, timeout, min_hold, on_lost)
 
     def decorate(function: Callable[P, R]) -> Callable[P, R | Skipped]:
+        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+            # its call only makes what is to run, and that would run after the lease was given back
+            raise BadRequest(f"{function.__qualname__} is no plain function; lessor.recipes.aio has one for coroutines")
+
         @functools.wraps(function)
         def run(*arguments: P.args, **options: P.kwargs) -> R | Skipped:
             return alone(lambda: function(*arguments, **options))

@@ -94,6 +94,6 @@ def test_a_list_that_turned_out_empty_is_not_the_whole_namespace(nothing: Any) -
 
 
 def test_a_text_is_not_a_list_of_its_letters() -> None:
-    with pytest.raises(BadRequest, match="not the text 'ledger'"):
+    with pytest.raises(BadRequest, match="a list of them, not 'ledger'"):
         all_resources("ledger")
     assert [one.path for one in all_resources(["ledger", ("a", "b")])] == [("ledger",), ("a", "b")]
