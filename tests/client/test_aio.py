@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import lessor
-from lessor import AcquireTimeout, BadRequest, ClientClosed, LeaseLost, LeaseState, Loss, Unavailable
+from lessor import BadRequest, ClientClosed, LeaseLost, LeaseState, Loss, Unavailable
 from lessor.actors.embedded import Embedded
 from lessor.client import clock
 from lessor.core.limits import LIST_PAGE_MAX
@@ -19,6 +19,7 @@ from lessor.core.requests import Request
 from lessor.transport import sockets
 from lessor.transport.packets import decode_packet
 
+from ..support.patience import Since, longer, timed_out_awaited
 from ..support.sockets import free_port
 from .loops import Body, Client, play, until
 
@@ -72,9 +73,7 @@ def test_a_try_gives_the_lease_or_none_and_a_wait_has_its_turn(run: Callable[[Bo
         lease = await client.try_acquire("x")
         assert lease is not None
         assert await client.try_acquire("x") is None
-        with pytest.raises(AcquireTimeout) as caught:
-            await client.acquire("x", timeout=0.1)
-        assert not caught.value.indefinite
+        await timed_out_awaited(lambda timeout: client.acquire("x", timeout=timeout))
         later = asyncio.ensure_future(client.acquire("x"))
         await until(lambda: waiting(client, "x"), "it stands in line")
         assert await lease.release()
@@ -91,16 +90,25 @@ async def waiting(client: Client, name: str) -> int:
 
 def test_a_lease_is_renewed_in_the_background_and_when_asked(run: Callable[[Body], None]) -> None:  # P4
     async def body(client: Client) -> None:
-        async with client.lock("x", ttl=0.6) as lease:
+        async def lives_on(ttl: float) -> bool:
+            lease = await client.acquire("x", ttl=ttl)
             first = lease.expire_time_unsafe()
 
             async def outlived() -> bool:
                 await client.describe("x")
-                return lease.expire_time_unsafe() > first + 700
+                return not lease.held or lease.expire_time_unsafe() > first + 1_000 * ttl + 100
 
             await until(outlived, "it has outlived its ttl")
+            return lease.held and await lease.release()
+
+        lived_on = False
+        for ttl in longer(0.6):
+            lived_on = lived_on or await lives_on(ttl)
+        assert lived_on
+        async with client.lock("x") as lease:
+            since = Since()
             await lease.renew(ttl=60)
-            assert 59 < lease.remaining() <= 60
+            assert since.left(60, lease.remaining)
 
     run(body)
 
@@ -129,7 +137,7 @@ def test_the_loss_of_a_lease_is_told_by_its_event_and_its_callbacks(run: Callabl
         await asyncio.sleep(0)
         assert (lease.state, lease.loss, lease.held) == (LeaseState.LOST, Loss.EXPIRED, False)
         assert told == [(lease.token, LeaseState.LOST)]
-        assert lost == ["it expired"]
+        assert [why.startswith("it expired") for why in lost] == [True], "while this process stood still, perhaps"
         with pytest.raises(LeaseLost) as caught:
             lease.check()
         assert caught.value.loss is Loss.EXPIRED
@@ -194,30 +202,39 @@ def test_many_tasks_take_turns_in_the_order_in_which_they_came(run: Callable[[Bo
 
 
 def test_the_requests_of_tasks_that_wait_at_the_same_time_travel_together(
-    run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+    node: Embedded, run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def body(client: Client) -> None:
-        await client.describe("x")
-        sent: list[int] = []
-        pump = client._caller._engine._pump  # type: ignore[union-attr]
-        really = pump.send
+    monkeypatch.setattr("lessor.client.calls.SILENCE_MS", 60_000)  # no slow machine makes it ask again
 
-        def send(packets: Any) -> Any:
-            sent.extend(requests(packet.frame) for packet in packets)
-            return really(packets)
+    async def body(unused: Client) -> None:
+        async with lessor.aio.connect(node.endpoints, unused.namespace, session_timeout=600) as client:
+            await client.describe("x")
+            sent: list[int] = []
+            pump = client._caller._engine._pump  # type: ignore[union-attr]
+            really = pump.send
 
-        monkeypatch.setattr(pump, "send", send)
-        await asyncio.gather(*[client.describe(f"name {number}") for number in range(100)])
-        assert set(sent) == {100}, "all in one packet, which is repeated if the machine is slow"
-        assert len(sent) == 1
+            def send(packets: Any) -> Any:
+                sent.extend(requests(packet.frame) for packet in packets)
+                return really(packets)
+
+            with monkeypatch.context() as patched:
+                patched.setattr(pump, "send", send)
+                await asyncio.gather(*[client.describe(f"name {number}") for number in range(100)])
+            assert sent == [100], "all in one packet"
 
     run(body)
 
 
 def test_nothing_that_has_arrived_is_left_unread_though_no_event_tells_of_it(
-    run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+    node: Embedded, run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def body(client: Client) -> None:
+    monkeypatch.setattr("lessor.client.calls.SILENCE_MS", 600_000)  # what lies unread is not asked for again
+
+    async def body(unused: Client) -> None:
+        async with lessor.aio.connect(node.endpoints, unused.namespace, session_timeout=600) as client:
+            await ask_in_many_packets(client)
+
+    async def ask_in_many_packets(client: Client) -> None:
         await client.describe("x")
         pump = client._caller._engine._pump  # type: ignore[union-attr]
         at_a_time = sockets.receive
@@ -242,7 +259,7 @@ def test_nothing_that_has_arrived_is_left_unread_though_no_event_tells_of_it(
                 await asyncio.sleep(0)
             threading.Event().wait(0.3)  # the loop stands still, and many answers come
             await asked
-        assert sum(sent) == 100, "none was sent again because its answer lay unread"
+        assert sum(sent) == 100
 
     run(body)
 
@@ -336,7 +353,7 @@ def test_the_outer_loss_passes_through_an_inner_scope_that_still_holds(run: Call
                 client.lock("inner", cancel_on_loss=True),
             ):
                 await asyncio.Event().wait()
-        assert await client.describe("inner") == []
+        await until(lambda: free(client, "inner"), "nobody holds it")
 
     run(body)
 
@@ -365,7 +382,7 @@ def test_a_suspend_is_noticed_and_the_loss_is_told_first_thing(
         really = clock._read_ns
         monkeypatch.setattr(clock, "_read_ns", lambda: really() + 3_600_000_000_000)
         assert not lease.held, "whoever looks knows at once"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             await lease.lost.wait()
         assert lease.loss is Loss.SUSPENDED
         assert "suspended for 3600" in caplog.text
@@ -394,8 +411,9 @@ def test_an_error_in_a_callback_is_logged_and_harms_nothing(
 def test_an_engine_that_fails_says_so_to_everybody_and_its_leases_are_lost(
     node: Embedded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:  # P8
-    async def body(client: Client) -> None:
-        lease = await client.acquire("x", ttl=0.3)
+    async def body(unused: Client) -> None:
+        client = lessor.aio.connect(node.endpoints, unused.namespace, session_timeout=600)
+        lease = await client.acquire("x", ttl=600)  # so that nothing comes but the answer that is asked for here
         monkeypatch.setattr(client._caller.protocol, "receive", lambda *_: 1 / 0)
         with pytest.raises(Unavailable, match="division by zero") as caught:
             await client.describe("x")
@@ -405,7 +423,7 @@ def test_an_engine_that_fails_says_so_to_everybody_and_its_leases_are_lost(
         with pytest.raises(ClientClosed):
             await client.describe("x")
         async with twin(node, client) as other:
-            await until(lambda: free(other, "x"), "its lease ends by itself")
+            assert await other.release(lease.token), "it is left to end by itself"
 
     play(node, "engine failed", body)
 

@@ -12,6 +12,7 @@ import pytest
 import lessor
 from lessor.actors.embedded import Embedded
 
+from ..support.patience import UNHURRIED
 from ..support.sockets import free_port
 from ..support.waiting import until
 
@@ -30,11 +31,16 @@ def observer(node: Embedded, request: pytest.FixtureRequest) -> Iterator[lessor.
 
 def run(program: str, *arguments: str) -> str:
     """Run a program in a process of its own, which must end well, quietly and soon."""
+    return run_as_it_is(UNHURRIED + program, *arguments)
+
+
+def run_as_it_is(program: str, *arguments: str) -> str:
+    """Run a program whose end waits for the service no longer than that of any other."""
     ended = subprocess.run(
         [sys.executable, "-W", "error", "-c", program, *arguments],
         capture_output=True,
         text=True,
-        timeout=40,
+        timeout=90,
         check=False,
         env={**os.environ, "PYTHONFAULTHANDLER": "1"},
     )
@@ -46,8 +52,8 @@ def run(program: str, *arguments: str) -> str:
 
 
 def test_a_client_that_nobody_refers_to_gives_back_what_it_holds(node: Embedded, observer: lessor.Client) -> None:
-    client = lessor.connect(node.endpoints, observer.namespace)
-    lease = client.acquire("x", ttl=60)
+    client = lessor.connect(node.endpoints, observer.namespace, session_timeout=600)
+    lease = client.acquire("x", ttl=600)
     engine = client._caller._engine
     assert engine is not None
     del client
@@ -55,41 +61,46 @@ def test_a_client_that_nobody_refers_to_gives_back_what_it_holds(node: Embedded,
     assert lease.held, "a lease keeps its client"
     del lease
     gc.collect()
-    until(lambda: observer.describe("x") == [], "it is released", timeout=10)
+    until(lambda: observer.describe("x") == [], "it is released")
     until(lambda: not engine._thread.is_alive(), "and the thread has ended")
 
 
 def test_a_lease_with_a_callback_keeps_no_client_from_being_collected(node: Embedded, observer: lessor.Client) -> None:
-    lease = lessor.connect(node.endpoints, observer.namespace).acquire("x", ttl=60, on_lost=print)
+    client = lessor.connect(node.endpoints, observer.namespace, session_timeout=600)
+    lease = client.acquire("x", ttl=600, on_lost=print)
+    del client
     lease.on_change(print)
     assert not lease.lost.is_set()
     del lease
     gc.collect()
-    until(lambda: observer.describe("x") == [], "it is released", timeout=10)
+    until(lambda: observer.describe("x") == [], "it is released")
 
 
 def test_an_asyncio_client_that_outlives_its_loop_gives_back_what_it_holds_when_it_is_collected(
     node: Embedded, observer: lessor.Client
 ) -> None:
     async def leave_open() -> lessor.aio.Lease:
-        return await lessor.aio.connect(node.endpoints, observer.namespace).acquire("x", ttl=60)
+        client = lessor.aio.connect(node.endpoints, observer.namespace, session_timeout=600)
+        return await client.acquire("x", ttl=600)
 
     lease = asyncio.run(leave_open())
     assert len(observer.describe("x")) == 1
     del lease
     gc.collect()
-    until(lambda: observer.describe("x") == [], "it is released", timeout=10)
+    until(lambda: observer.describe("x") == [], "it is released")
 
 
 def test_an_asyncio_client_that_is_collected_while_its_loop_runs_gives_back_what_it_holds(
     node: Embedded, observer: lessor.Client
 ) -> None:
     async def main() -> None:
-        lease = await lessor.aio.connect(node.endpoints, observer.namespace).acquire("x", ttl=60)
+        client = lessor.aio.connect(node.endpoints, observer.namespace, session_timeout=600)
+        lease = await client.acquire("x", ttl=600)
+        del client
         assert lease.held
         del lease
         gc.collect()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while observer.describe("x"):  # noqa: ASYNC110 - it asks another thread
                 await asyncio.sleep(0)
 
@@ -100,16 +111,18 @@ def test_a_task_that_waits_for_the_end_of_a_lease_is_told_when_its_client_is_col
     node: Embedded, observer: lessor.Client
 ) -> None:
     async def main() -> None:
-        lease = await lessor.aio.connect(node.endpoints, observer.namespace).acquire("x", ttl=60)
+        client = lessor.aio.connect(node.endpoints, observer.namespace, session_timeout=600)
+        lease = await client.acquire("x", ttl=600)
+        del client
         waits = asyncio.create_task(lease.ended.wait())
         await asyncio.sleep(0)
         del lease
         gc.collect()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await waits
 
     asyncio.run(main(), debug=True)
-    until(lambda: observer.describe("x") == [], "and it is released", timeout=10)
+    until(lambda: observer.describe("x") == [], "and it is released")
 
 
 def test_an_asyncio_client_that_is_collected_in_the_midst_of_a_turn_has_it_finished_first(
@@ -123,7 +136,7 @@ def test_an_asyncio_client_that_is_collected_in_the_midst_of_a_turn_has_it_finis
         take_turn, ended = engine._take_turn, []
 
         def collected() -> None:
-            engine.retire(1_000)
+            engine.retire(60_000)
             ended.append(engine.ended)  # two threads may not touch the sockets
             take_turn()
 
@@ -131,7 +144,7 @@ def test_an_asyncio_client_that_is_collected_in_the_midst_of_a_turn_has_it_finis
         engine._turn()
         assert ended == [False]
         assert engine.ended
-        await asyncio.get_running_loop().run_in_executor(None, engine.join, 10)
+        await asyncio.get_running_loop().run_in_executor(None, engine.join, 60)
 
     asyncio.run(main())
     assert observer.describe("x") == []
@@ -141,14 +154,14 @@ DROPPED = """
 import asyncio, gc, os, sys, lessor
 async def main():
     client = lessor.aio.connect(sys.argv[1], sys.argv[2])
-    await client.acquire("x", ttl=60, timeout=20)
+    await client.acquire("x", ttl=60)
 open_files = []
 for _ in range(4):
     asyncio.run(main())
     gc.collect()
     from lessor.client import calling
     for engine in list(calling._ending):
-        engine.join(20)
+        engine.join(60)
     open_files.append(len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0)
 assert open_files[1] == open_files[-1], open_files
 """
@@ -280,7 +293,7 @@ def test_what_is_asked_once_the_client_has_ended_with_the_interpreter_is_refused
 
 INTERRUPTED = """
 import faulthandler, signal, sys, threading, lessor
-faulthandler.dump_traceback_later(30, exit=True)
+faulthandler.dump_traceback_later(80, exit=True)
 client = lessor.connect(sys.argv[1], sys.argv[2])
 lease = client.acquire("x", ttl=60)
 seen = []
@@ -335,15 +348,15 @@ print(time.monotonic() - began)
 @pytest.mark.parametrize("program", [LEFT_OPEN, LEFT_OPEN_BY_A_LOOP], ids=["blocking", "asyncio"])
 def test_an_interpreter_whose_service_is_gone_ends_within_moments(program: str) -> None:
     with lessor.embedded() as node:
-        told = run(program + GONE, node.endpoints, "gone", f"tcp://127.0.0.1:{free_port()}")
-    assert 0.9 < float(told) < 5
+        told = run_as_it_is(program + GONE, node.endpoints, "gone", f"tcp://127.0.0.1:{free_port()}")
+    assert 0.9 < float(told) < 9, "and not as long as a request"
 
 
-FOUR_LEFT_OPEN = """
+MANY_LEFT_OPEN = """
 import asyncio, sys, lessor
 async def main():
     global clients
-    clients = [lessor.aio.connect(sys.argv[1], sys.argv[2]) for _ in range(4)]
+    clients = [lessor.aio.connect(sys.argv[1], sys.argv[2]) for _ in range(20)]
     for number, client in enumerate(clients):
         await client.acquire(f"x{number}", ttl=60)
 asyncio.run(main())
@@ -355,8 +368,8 @@ for client in clients:
 
 def test_many_asyncio_clients_whose_service_is_gone_end_at_the_same_time() -> None:
     with lessor.embedded() as node:
-        told = run(FOUR_LEFT_OPEN + GONE, node.endpoints, "gone", f"tcp://127.0.0.1:{free_port()}")
-    assert 0.9 < float(told) < 3, "and not a second for each"
+        told = run_as_it_is(MANY_LEFT_OPEN + GONE, node.endpoints, "gone", f"tcp://127.0.0.1:{free_port()}")
+    assert 0.9 < float(told) < 15, "and not a second for each"
 
 
 # --- forks -----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import lessor
-from lessor import AcquireTimeout, Client, ClientClosed, LeaseLost, ServiceBusy, Unavailable
+from lessor import Client, ClientClosed, LeaseLost, ServiceBusy, Unavailable
 from lessor.actors.embedded import Embedded
 from lessor.client.caller import Outcome
 from lessor.client.clock import now_ms
@@ -20,6 +20,7 @@ from lessor.client.protocol import LeaseState, Protocol
 from lessor.core.commands import Release
 
 from ..support.children import as_from_a_terminal
+from ..support.patience import Since, longer, outlives, timed_out
 from ..support.sockets import free_port
 from ..support.waiting import until
 
@@ -63,14 +64,14 @@ def waiting(client: Client, name: str) -> int:
 
 
 def test_a_lock_gives_the_lease_itself_and_releases_it_at_the_end(make: Callable[..., Client]) -> None:
-    client = make(holder="me")
+    client, since = make(holder="me"), Since()
     with client.lock("x", ttl=30, data=b"data") as lease:
         assert isinstance(lease, lessor.Lease)
         assert lease.held
         [seen] = client.describe("x")
         assert (seen.holder, seen.token, seen.data, seen.waiting, seen.ttl) == ("me", lease.token, b"data", False, 30.0)
-        assert 29 < lease.remaining() < 30
-        assert 29 < seen.expires_in <= 30
+        assert since.left(30, lease.remaining)
+        assert since.left(30, lambda: seen.expires_in)
     assert client.describe("x") == []
     assert (lease.held, lease.lost_reason) == (False, "")
 
@@ -109,20 +110,17 @@ def test_an_acquire_waits_for_its_turn(make: Callable[..., Client]) -> None:
     until(lambda: waiting(first, "x"), "the second stands in line")
     assert not later.done()
     lease.release()
-    assert later.result(timeout=10).token > lease.token
+    assert later.result(timeout=60).token > lease.token
 
 
 def test_an_acquire_that_times_out_says_so_and_stands_in_no_line(make: Callable[..., Client]) -> None:  # P9
     first, second = make(), make()
     first.acquire("x")
-    second.describe("x")
     before = now_ms()
-    with pytest.raises(AcquireTimeout) as caught:
-        second.acquire("x", timeout=dt.timedelta(seconds=0.2))
-    assert 200 <= now_ms() - before < 5_000
-    assert isinstance(caught.value, TimeoutError)
-    assert not caught.value.indefinite
-    assert len(first.describe("x")) == 1
+    error = timed_out(lambda timeout: second.acquire("x", timeout=dt.timedelta(seconds=timeout)))
+    assert now_ms() - before >= 200
+    assert isinstance(error, TimeoutError)
+    until(lambda: len(first.describe("x")) == 1, "nobody stands in line")
 
 
 @pytest.mark.parametrize("why", ["held by another", "closed", "unreachable"])
@@ -144,18 +142,19 @@ def test_with_never_enters_without_the_lease(make: Callable[..., Client], why: s
 
 def test_a_lease_is_renewed_in_the_background(make: Callable[..., Client]) -> None:
     client = make()
-    with client.lock("x", ttl=0.4) as lease:
-        first = lease.expire_time_unsafe()
-        until(lambda: lease.expire_time_unsafe() > first + 500, "it has outlived its ttl")
-        assert lease.held
-        assert client.describe("x")[0].token == lease.token
+
+    def lives_on(ttl: float) -> bool:
+        lease = client.acquire("x", ttl=ttl)
+        return outlives(lease, ttl) and [view.token for view in client.describe("x")] == [lease.token]
+
+    assert any(lives_on(ttl) for ttl in longer(0.4))
 
 
 def test_a_lease_that_is_not_renewed_is_lost_at_its_deadline(make: Callable[..., Client]) -> None:  # P8
     client = make()
     lease = client.acquire("x", ttl=0.2, auto_renew=False)
     until(lambda: not lease.held, "it expired", timeout=1)
-    assert lease.lost_reason == "it expired"
+    assert lease.lost_reason.startswith("it expired"), "while this process stood still, as the case may be"
     assert lease.release() is False
     with pytest.raises(LeaseLost, match="'x' is not held any more: it expired"):
         lease.renew()
@@ -163,11 +162,12 @@ def test_a_lease_that_is_not_renewed_is_lost_at_its_deadline(make: Callable[...,
 
 def test_a_renewal_lengthens_and_never_shortens(make: Callable[..., Client]) -> None:  # P4
     lease = make().acquire("x", ttl=10)
+    since = Since()
     lease.renew(ttl=60)
-    assert 59 < lease.remaining() < 60
+    assert since.left(60, lease.remaining)
     lease.renew(ttl=1)
     lease.renew()
-    assert 58 < lease.remaining() < 60
+    assert since.left(60, lease.remaining)
 
 
 def test_a_lease_that_somebody_else_released_is_lost_at_once(make: Callable[..., Client]) -> None:  # P8
@@ -207,11 +207,8 @@ def test_a_released_lease_cannot_be_renewed(make: Callable[..., Client]) -> None
 
 
 def test_a_lease_without_a_ttl_lives_with_its_client(make: Callable[..., Client]) -> None:
-    client = make(session_timeout=0.5)
-    lease = client.acquire("x", ttl=None)
-    first = lease.expire_time_unsafe()
-    until(lambda: lease.expire_time_unsafe() > first + 400, "the pings keep it")
-    assert lease.held
+    leases = (make(session_timeout=timeout).acquire("x", ttl=None) for timeout in longer(0.5))
+    lease = next(lease for lease in leases if outlives(lease, 0.4))  # the pings keep it
     with pytest.raises(lessor.BadRequest, match="no ttl"):
         lease.renew()
 
@@ -226,13 +223,13 @@ def test_a_lock_object_may_be_shared_by_threads_and_each_releases_its_own_lease(
         def other() -> bool:
             with lock as theirs:
                 entered.set()
-                leave.wait(10)
+                leave.wait(60)
                 return theirs.held
 
         future = in_thread(other)
         assert entered.wait(10)
     leave.set()
-    assert future.result(timeout=10), "the end of the first body has not released the other's lease"
+    assert future.result(timeout=60), "the end of the first body has not released the other's lease"
 
 
 # --- looking ---------------------------------------------------------------------------------------------------------
@@ -245,7 +242,7 @@ def test_a_queue_is_described_in_order_with_the_holder_first(make: Callable[...,
     until(lambda: waiting(first, "x"), "the second stands in line")
     assert [(seen.holder, seen.waiting) for seen in first.describe("x")] == [("first", False), ("second", True)]
     lease.release()
-    later.result(timeout=10)
+    later.result(timeout=60)
 
 
 def test_all_leases_of_a_namespace_are_listed_page_after_page(
@@ -264,12 +261,20 @@ def test_expire_times_are_aware_datetimes_minus_the_gap_for_the_holder_and_plus_
     make: Callable[..., Client],
 ) -> None:
     client = make()
+    before = dt.datetime.now(dt.UTC)
     lease = client.acquire("x", ttl=30)
     [seen] = client.describe("x")
-    gap, now = dt.timedelta(seconds=5), dt.datetime.now(dt.UTC)
-    assert 24 < (lease.expire_time_with_safety_gap(gap) - now).total_seconds() < 25.1
-    assert 34 < (seen.expire_time_with_safety_gap(gap) - now).total_seconds() < 35.2
-    assert abs(lease.expire_time_unsafe() - seen.expire_time_unsafe()) < 1_000
+    mine, others = (each.expire_time_with_safety_gap(dt.timedelta(seconds=5)) for each in (lease, seen))
+    after = dt.datetime.now(dt.UTC)
+    assert (mine - before).total_seconds() > 24.8
+    assert (mine - after).total_seconds() < 25.1
+    assert (others - before).total_seconds() > 34.8
+    assert (others - after).total_seconds() < 35.2
+    assert others - mine >= dt.timedelta(seconds=10)
+    unsafe = [dt.datetime.fromtimestamp(each.expire_time_unsafe() / 1000, dt.UTC) for each in (lease, seen)]
+    assert all(
+        abs(each - before - dt.timedelta(seconds=30)) < after - before + dt.timedelta(seconds=1) for each in unsafe
+    )
 
 
 # --- threads ---------------------------------------------------------------------------------------------------------
@@ -290,7 +295,7 @@ def test_many_threads_of_one_client_take_turns_and_their_tokens_grow(make: Calla
 
     with ThreadPoolExecutor(24) as pool:
         for future in [pool.submit(work) for _ in range(24)]:
-            future.result(timeout=30)
+            future.result(timeout=60)
     assert len(tokens) == 120
     assert tokens == sorted(set(tokens))
 
@@ -319,7 +324,7 @@ def test_closing_releases_withdraws_and_tells_whoever_waits(make: Callable[..., 
     later = in_thread(lambda: client.acquire("y"))
     until(lambda: waiting(other, "y"), "it stands in line")
     client.close()
-    assert isinstance(later.exception(timeout=10), ClientClosed)
+    assert isinstance(later.exception(timeout=60), ClientClosed)
     assert other.describe("x") == []
     assert len(other.describe("y")) == 1
     assert held.held
@@ -332,16 +337,16 @@ def test_closing_twice_or_unused_or_from_many_threads_is_quiet(make: Callable[..
     client.acquire("x")
     with ThreadPoolExecutor(4) as pool:
         for future in [pool.submit(client.close) for _ in range(4)]:
-            future.result(timeout=10)
+            future.result(timeout=60)
     client.close()
     assert client.lock("x") is not None, "only its use is refused"
 
 
 def test_a_client_that_was_never_used_has_no_thread(make: Callable[..., Client]) -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     client = make()
     client.lock("x")
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.mark.parametrize("used", [False, True])
@@ -370,15 +375,15 @@ def test_closing_tells_a_thread_that_asks_a_service_that_is_not_there() -> None:
     asked = in_thread(lambda: client.describe("x"))
     until(client._caller.protocol._calls.under_way, "it has asked")
     client.close()
-    assert isinstance(asked.exception(timeout=5), ClientClosed)
+    assert isinstance(asked.exception(timeout=50), ClientClosed)
 
 
 def test_a_detached_lease_survives_its_client(make: Callable[..., Client]) -> None:
     client, other = make(), make()
-    lease = client.acquire("x", ttl=0.4, detached=True)
+    client.acquire("x", ttl=0.4, detached=True)
     client.close()
-    assert other.describe("x")[0].token == lease.token
     until(lambda: other.describe("x") == [], "it expires by itself")
+    assert [event.kind for event in other.events("x", since=0).events] == ["granted", "expired"]
 
 
 def test_a_service_that_is_not_there_is_unavailable_and_nothing_has_happened() -> None:  # P9
@@ -398,8 +403,8 @@ def test_a_service_that_is_not_there_is_unavailable_and_nothing_has_happened() -
 def test_a_client_whose_thread_fails_says_so_to_everybody_and_can_still_be_closed(
     make: Callable[..., Client], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    client = make()
-    lease = client.acquire("x", ttl=0.3)
+    client = make(session_timeout=600)
+    lease = client.acquire("x", ttl=600)  # so that nothing comes but the answer that is asked for here
     monkeypatch.setattr(client._caller.protocol, "receive", lambda *_: 1 / 0)
     with pytest.raises(Unavailable, match="division by zero") as caught:
         client.describe("x")
@@ -414,8 +419,7 @@ def test_a_client_whose_thread_fails_says_so_to_everybody_and_can_still_be_close
     until(lambda: not engine._thread.is_alive(), "its thread ends")
     monkeypatch.setattr(engine, "_waker", None)  # closed: its file may be somebody else's by now
     client.close()
-    other = make()
-    until(lambda: other.describe("x") == [], "its lease ends by itself")
+    assert make().release(lease.token), "it is left to end by itself"
 
 
 def test_an_error_of_the_release_does_not_hide_that_of_the_body(
@@ -469,7 +473,7 @@ LEFT_OPEN = """
 import sys, threading
 import lessor
 
-client = lessor.connect(sys.argv[1], "left open", session_timeout=0.5)
+client = lessor.connect(sys.argv[1], "left open", session_timeout=0.5, request_timeout=60)
 lease = client.acquire("x", ttl=None)
 threading.Thread(target=lambda: client.acquire("x"), daemon=True).start()
 print(lease.token, flush=True)
@@ -531,4 +535,4 @@ def test_a_program_that_ends_without_closing_ends_at_once_and_its_session_soon_a
     token = int(run(LEFT_OPEN, node.endpoints))
     assert token > 0
     with lessor.connect(node.endpoints, "left open") as observer:
-        until(lambda: observer.leases() == [], "its session ends", timeout=5)
+        until(lambda: observer.leases() == [], "its session ends")

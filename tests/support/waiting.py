@@ -8,11 +8,16 @@ T = TypeVar("T")
 
 
 def until(ask: Callable[[], T | None], what: str, *, timeout: float = 60.0, every: float = 0.02) -> T:
-    """Ask until the answer is true and return it; after `timeout` seconds fail, naming what was waited for."""
+    """Ask until the answer is true and return it; after `timeout` seconds fail, naming what was waited for.
+
+    The last question is asked when the time is over, so that nothing is missed by a machine that stands still.
+    """
     deadline = time.monotonic() + timeout
-    while not (answer := ask()):
-        if time.monotonic() >= deadline:
+    while True:
+        over = time.monotonic() >= deadline
+        if answer := ask():
+            return answer
+        if over:
             message = f"waited {timeout} s in vain: {what} (the last answer was {answer!r})"
             raise AssertionError(message)
         time.sleep(every)
-    return answer
