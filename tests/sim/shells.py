@@ -27,6 +27,7 @@ from lessor.core.gateway import FromClient
 from lessor.core.learner import Learner
 from lessor.core.messages import PeerLost, Tick
 from lessor.core.proposer import Proposer
+from lessor.core.requests import Redirect
 from lessor.storage.directory import DataDirectory, Identity
 from lessor.storage.failures import StorageFailed
 from lessor.transport.feed import topic_of
@@ -358,6 +359,8 @@ class ShellNode(Node):
         elif socket.kind == zmq.ROUTER:
             connection = Connection(frames[0])
             answers = [Send(connection, message) for message in decode_packet(frames[-1])]
+            if any(type(send.message) is Redirect and not send.message.number for send in answers):
+                world.mark("a client told that its node leads no more")
             self._said(answers, lambda: world.answer(self, connection, frames[-1]))
         else:
             assert socket.place is not None

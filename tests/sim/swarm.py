@@ -14,7 +14,7 @@ from . import wide_mutants  # noqa: F401 - it adds its own
 from .checkers.base import Checker, Violated
 from .checkers.catalogue import ALL
 from .mutants import MUTANTS
-from .sometimes import never
+from .sometimes import missed, never
 from .world import World
 
 COLLECT_EVERY = 20
@@ -47,7 +47,7 @@ class Figures:
     calls: int = 0
     slots: int = 0
     faults: Counter[str] = field(default_factory=Counter)
-    marks: Counter[str] = field(default_factory=Counter)
+    marks: Counter[str] = field(default_factory=Counter)  # how many worlds reached each
     failures: list[Verdict] = field(default_factory=list)
 
     def add(self, verdict: Verdict) -> None:
@@ -58,7 +58,7 @@ class Figures:
         self.calls += verdict.calls
         self.slots += verdict.slots
         self.faults += verdict.faults
-        self.marks += verdict.marks
+        self.marks.update(verdict.marks.keys())
         if verdict.failure:
             self.failures.append(verdict)
 
@@ -66,6 +66,11 @@ class Figures:
     def never(self) -> list[str]:
         """The interesting states that none of them has reached."""
         return never(self.marks)
+
+    @property
+    def missed(self) -> list[str]:
+        """Those that so many worlds should have reached, and did not."""
+        return missed(self.marks, self.worlds)
 
 
 def judge(world: World) -> Verdict:

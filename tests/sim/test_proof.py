@@ -1,4 +1,4 @@
-"""docs/proof.md names every mutant, checker, fault and interesting state as the simulator has them."""
+"""docs/proof.md names every mutant, checker, interesting state and scenario as the simulator has them."""
 
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from .shells_mutants import MUTANTS as SHELLS_MUTANTS
 from .sometimes import SOMETIMES
 from .wide_sometimes import WIDE_SOMETIMES
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "proof.md").read_text()
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "proof.md").read_text()
 ROWS = [line for line in PAGE.splitlines() if line.startswith("| `")]
 
 
@@ -33,3 +34,10 @@ def test_every_checker_bug_of_a_shell_and_bug_of_a_small_world_is_named() -> Non
 def test_every_interesting_state_is_named() -> None:
     page = " ".join(PAGE.split())
     assert not [mark for mark in (*SOMETIMES, *WIDE_SOMETIMES) if mark not in page]
+
+
+def test_every_scenario_is_in_the_table() -> None:
+    shown = {row.split("`")[1] for row in ROWS if row.count("|") == 4}
+    scenarios = {path.stem for path in (ROOT / "tests" / "scenarios").glob("*.txt")}
+    assert scenarios
+    assert not scenarios - shown

@@ -16,14 +16,14 @@ from .swarm import Figures
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = float(os.environ.get("LESSOR_SHELLS_SECONDS", "7"))
-"""How long the swarm runs; `LESSOR_SHELLS_SECONDS=600 make test` runs a large one."""
+"""How long the swarm runs; `LESSOR_SHELLS_SECONDS=600 make deep` runs a large one."""
 
 FAILED_SEEDS = (95,)
 """Worlds that failed at some time. 95: a Cancel that was refused for want of room, an earlier sending of which might
 have had its effect, was not asked again, and its claim was granted to nobody."""
 
 IN_EVERY_RUN = ("spoken_before_commit", "stepped_twice", "effects_dropped")
-"""Mutants that are looked for whenever the tests run; `make mutants` looks for all of them."""
+"""Mutants that `make deep` looks for; `make mutants` looks for the others."""
 
 
 def caught(name: str) -> bool:
@@ -43,6 +43,7 @@ def test_the_production_shells_keep_every_promise_in_a_fresh_swarm() -> None:  #
         assert not verdict.failure, f"{verdict.failure}\nreproduce: {shells_swarm.command(verdict.seed)}"
     print(f"{figures.worlds} worlds, {figures.virtual_s:.0f} virtual seconds, {sum(figures.faults.values())} faults")
     assert figures.slots, "nothing was ever decided in these worlds"
+    assert not figures.missed, "interesting states that no world has reached"
 
 
 @pytest.mark.parametrize("seed", FAILED_SEEDS)

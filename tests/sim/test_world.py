@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 
@@ -12,12 +14,14 @@ import pytest
 
 from lessor.cli.dispatch import main
 
+from . import swarm
 from .checkers.catalogue import ALL
 from .clock import MS, Clock
+from .mutants import MUTANTS
 from .options import Options, parse
 from .shrink import OFF, command, shrink
-from .sometimes import EVERY
-from .swarm import run_seed
+from .sometimes import COMMON, EVERY, WORLDS_ENOUGH, WORLDS_FEW
+from .swarm import Verdict, run_seed
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -97,6 +101,53 @@ def test_a_world_tells_how_many_of_all_interesting_states_it_reached(
     verdict = run_seed(9, changes={"wide": wide, "duration_ms": 300, "limits": ()})
     told = (str(len({*verdict.marks} & {*EVERY})), str(len(EVERY)))
     assert re.findall(r"(\S+) of (\d+) interesting states", capsys.readouterr().out) == [told, told]
+
+
+@pytest.mark.parametrize(
+    ("worlds", "demanded"),
+    [(WORLDS_FEW - 1, ()), (WORLDS_FEW, COMMON), (WORLDS_ENOUGH - 1, COMMON), (WORLDS_ENOUGH, EVERY)],
+)
+def test_a_swarm_that_never_reached_an_interesting_state_fails(
+    worlds: int, demanded: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def without(mark: str) -> int:
+        verdict = Verdict(1, marks=Counter(each for each in EVERY if each != mark))
+        monkeypatch.setattr(swarm, "run_seeds", lambda *_: [verdict] * worlds)
+        return main(["sim"])
+
+    for mark in EVERY:
+        assert without(mark) == (mark in demanded)
+        assert (f"FAILED  never reached: {mark}\n" in capsys.readouterr().out) == (mark in demanded)
+
+
+@pytest.mark.parametrize("name", ["two_holders", "drift_margin_added"])
+def test_a_known_bug_is_looked_for_in_as_many_worlds_as_it_is_to_be_caught_within(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looked_at: list[int] = []
+
+    def run(seeds: Iterable[int], jobs: int, mutant: str, changes: object) -> list[Verdict]:
+        assert mutant == name
+        looked_at.extend(seeds)
+        return [Verdict(7, promise="P3", failure="P3: caught")]
+
+    monkeypatch.setattr(swarm, "run_seeds", run)
+    assert main(["sim", "--mutant", name]) == 1
+    assert looked_at == [*range(1, 1 + MUTANTS[name].worlds)]
+    assert f"FAILED  P3: caught\nreproduce: lessor sim --seed 7 --mutant {name}" in capsys.readouterr().out
+
+
+def test_a_known_bug_that_was_not_caught_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sim", "--mutant", "drift_margin_added", "--worlds", "1"]) == 0
+    assert capsys.readouterr().out.endswith("drift_margin_added was not caught\n")
+
+
+def test_no_world_is_run_without_the_assertions_of_the_product() -> None:
+    done = subprocess.run(
+        [sys.executable, "-O", "-m", "lessor", "sim", "--worlds", "1"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "python -O" in done.stderr
 
 
 def test_a_failing_world_is_made_smaller_and_fails_in_the_same_way() -> None:
