@@ -95,7 +95,7 @@ class Lease(BaseLease):
             CannotGrow: that is not less, or no units are held.
             NotHeldError: the lease is not held any more.
         """
-        ask = asks.amend(self._record.claim, count=count, to_read=False, data=None)
+        ask = asks.shrink(self._record.claim, count)
         with self._shrinking(count, to_read=False):
             self._take_status(await self._asked(ask))
 
@@ -105,7 +105,7 @@ class Lease(BaseLease):
         Raises:
             NotHeldError: the lease is not held any more.
         """
-        ask = asks.amend(self._record.claim, count=None, to_read=True, data=None)
+        ask = asks.share(self._record.claim)
         with self._shrinking(None, to_read=True):
             self._take_status(await self._asked(ask))
 
@@ -115,7 +115,7 @@ class Lease(BaseLease):
         Raises:
             NotHeldError: the lease is not held any more.
         """
-        self._take_status(await self._asked(asks.amend(self._record.claim, count=None, to_read=False, data=data)))
+        self._take_status(await self._asked(asks.update(self._record.claim, data)))
         self._record.data = data
 
     async def write(self, data: bytes, name: Name | None = None, *, version: int | None = None) -> Register:

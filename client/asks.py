@@ -172,11 +172,19 @@ def semaphore(info: SemaphoreInfo) -> Semaphore:
     return Semaphore("/".join(info.path), info.path, info.namespace, info.limit, info.units, info.waiting, info.data)
 
 
-def amend(claim: int, *, count: int | None, to_read: bool, data: bytes | None) -> Ask[Any]:
-    """Make a held claim smaller, or change its data."""
-    units = KEEP if count is None else count
-    new_data = b"" if data is None else data
-    return Ask(Amend(claim, units, to_read, KEEP, data is not None, new_data), refused)
+def shrink(claim: int, count: int) -> Ask[Any]:
+    """Hold fewer units."""
+    return Ask(Amend(claim, count, to_read=False, wait_ms=KEEP, new_data=False, data=b""), refused)
+
+
+def share(claim: int) -> Ask[Any]:
+    """Hold only to read what is held to write."""
+    return Ask(Amend(claim, KEEP, to_read=True, wait_ms=KEEP, new_data=False, data=b""), refused)
+
+
+def update(claim: int, data: bytes) -> Ask[Any]:
+    """Replace the data of a claim."""
+    return Ask(Amend(claim, KEEP, to_read=False, wait_ms=KEEP, new_data=True, data=data), refused)
 
 
 # --- pins ------------------------------------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ class Lease(BaseLease):
         ...     lease.resources[0].count
         1
         """
-        ask = asks.amend(self._record.claim, count=count, to_read=False, data=None)
+        ask = asks.shrink(self._record.claim, count)
         with self._shrinking(count, to_read=False):
             self._take_status(self._asked(ask))
 
@@ -116,7 +116,7 @@ class Lease(BaseLease):
         ...     print(client.try_acquire(lessor.read("catalogue")).held)
         True
         """
-        ask = asks.amend(self._record.claim, count=None, to_read=True, data=None)
+        ask = asks.share(self._record.claim)
         with self._shrinking(None, to_read=True):
             self._take_status(self._asked(ask))
 
@@ -131,7 +131,7 @@ class Lease(BaseLease):
         ...     client.describe("x")[0].data
         b'step 2'
         """
-        self._take_status(self._asked(asks.amend(self._record.claim, count=None, to_read=False, data=data)))
+        self._take_status(self._asked(asks.update(self._record.claim, data)))
         self._record.data = data
 
     def write(self, data: bytes, name: Name | None = None, *, version: int | None = None) -> Register:

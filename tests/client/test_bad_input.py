@@ -137,3 +137,29 @@ def test_a_singleton_of_the_blocking_face_takes_no_coroutine() -> None:
             raise AssertionError("this runs")
 
     client.close()
+
+
+@pytest.mark.parametrize("face", ["blocking", "asyncio"])
+def test_a_lease_is_not_amended_by_nothing(face: str) -> None:
+    """None was taken for no change, and the lease said that None was its data."""
+    with lessor.embedded() as node:
+
+        async def play() -> None:
+            async with lessor.aio.connect(node.endpoints) as client:
+                lease = await client.acquire(lessor.units("x", 2, 3), data=b"mine")
+                with pytest.raises(BadRequest, match="data is bytes, not NoneType"):
+                    await lease.update(None)  # type: ignore[arg-type]
+                with pytest.raises(BadRequest, match="a count is a whole number, not NoneType"):
+                    await lease.shrink(None)  # type: ignore[arg-type]
+                assert (lease.data, lease.resources[0].count) == (b"mine", 2)
+
+        if face == "asyncio":
+            return asyncio.run(play())
+        with lessor.connect(node.endpoints) as client:
+            lease = client.acquire(lessor.units("x", 2, 3), data=b"mine")
+            with pytest.raises(BadRequest, match="data is bytes, not NoneType"):
+                lease.update(None)  # type: ignore[arg-type]
+            with pytest.raises(BadRequest, match="a count is a whole number, not NoneType"):
+                lease.shrink(None)  # type: ignore[arg-type]
+            assert (lease.data, lease.resources[0].count) == (b"mine", 2)
+            return None
