@@ -79,7 +79,7 @@ def target() -> Iterator[Target]:
         target = Target(cluster, context)
         try:
             target.worker.work()
-            assert target.feed.next(10_000) is not None
+            assert target.feed.next(60_000) is not None
             target.worker.some_more_pairs()
             target.worker.rest()
             yield target

@@ -100,7 +100,7 @@ class Asker:
         """Send as soon as there is a connection."""
         until(lambda: send(self.socket, frames), "the connection to a gateway", every=0.005)
 
-    def hear(self, wanted: Callable[[Any], bool], what: str, timeout: float = 10.0) -> Any:
+    def hear(self, wanted: Callable[[Any], bool], what: str, timeout: float = 60.0) -> Any:
         """Wait for a message that is wanted, and take it out of those that came."""
 
         def look() -> Any:
@@ -113,7 +113,7 @@ class Asker:
         self.heard.remove(found)
         return found
 
-    def ask(self, message: Any, timeout: float = 10.0) -> Any:
+    def ask(self, message: Any, timeout: float = 60.0) -> Any:
         """Send a request, and return what comes back under its number."""
         self.say(message)
         return self.hear(
@@ -167,7 +167,7 @@ class RawPeer:
     """A TCP connection to one of a node's ports."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection((HOST, port), timeout=10)
+        self.socket = socket.create_connection((HOST, port), timeout=60)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def __enter__(self) -> Self:
@@ -204,7 +204,7 @@ class RawPeer:
             data += piece
         return data
 
-    def is_closed(self, timeout: float = 5.0) -> bool:
+    def is_closed(self, timeout: float = 60.0) -> bool:
         """Whether the node ends the connection in time; what it sends before that is thrown away."""
         deadline = time.monotonic() + timeout
         try:
