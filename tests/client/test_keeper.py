@@ -12,6 +12,7 @@ import pytest
 import lessor
 from lessor.actors.embedded import Embedded
 
+from ..support.patience import longer
 from ..support.waiting import until
 
 
@@ -23,7 +24,7 @@ def node() -> Iterator[Embedded]:
 
 @pytest.fixture
 def observer(node: Embedded) -> Iterator[lessor.Client]:
-    with lessor.connect(node.endpoints, "kept", request_timeout=5) as client:
+    with lessor.connect(node.endpoints, "kept", request_timeout=30) as client:
         yield client
 
 
@@ -32,15 +33,15 @@ import ctypes, os, sys, time, lessor
 def hold_the_gil(seconds):
     ctypes.PyDLL(None).usleep(int(seconds * 1e6))
 client = lessor.connect(sys.argv[1], "kept")
-lease = client.acquire("x", ttl=1.0, keeper="process", {more})
-while not lease._keeper._shared[0]:
+lease = client.acquire("x", ttl={ttl}, keeper="process", {more})
+while not lease._keeper._shared[0] and lease.held:
     pass
 print(lease._keeper.pid, flush=True)
 """
 
 
-def start(node: Embedded, body: str, more: str = "") -> "subprocess.Popen[str]":
-    program = HOLD.replace("{more}", more) + body
+def start(node: Embedded, body: str, more: str = "", ttl: float = 1.0) -> "subprocess.Popen[str]":
+    program = HOLD.replace("{more}", more).replace("{ttl}", str(ttl)) + body
     return subprocess.Popen([sys.executable, "-c", program, node.endpoints], stdout=subprocess.PIPE, text=True)
 
 
@@ -61,17 +62,22 @@ def alive(pid: int) -> bool:
 def test_a_lease_is_kept_over_work_that_holds_the_gil_and_released_at_the_end(
     node: Embedded, observer: lessor.Client
 ) -> None:
-    process = start(node, "hold_the_gil(4); print(lease.held, lease.state.value, flush=True); print(lease.release())")
-    pid = keeper_of(process)
-    told, _ = process.communicate(timeout=30)
-    assert told.split() == ["True", "held", "True"]
-    assert process.returncode == 0
-    until(lambda: not alive(pid), "the keeper has ended")
-    assert observer.describe("x") == []
+    work = "print(lease.held, lease.state.value, flush=True); print(lease.release())"
+
+    def is_kept(ttl: float) -> bool:
+        process = start(node, f"hold_the_gil({ttl + 3}); {work}", ttl=ttl)
+        pid = keeper_of(process)
+        told, _ = process.communicate(timeout=100)
+        assert process.returncode == 0
+        until(lambda: not alive(pid), "the keeper has ended")
+        until(lambda: observer.describe("x") == [], "it is released, or has run out")
+        return told.split() == ["True", "held", "True"]
+
+    assert any(is_kept(ttl) for ttl in longer(1.0))
 
 
 def test_without_a_keeper_the_same_work_loses_its_lease(node: Embedded) -> None:
-    plain = HOLD.replace(', keeper="process", {more}', "").split("while not")[0]
+    plain = HOLD.replace(', keeper="process", {more}', "").replace("{ttl}", "1.0").split("while not")[0]
     program = plain + "hold_the_gil(4)\nprint(lease.held)"
     told = subprocess.run([sys.executable, "-c", program, node.endpoints], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "False"
@@ -82,24 +88,24 @@ def test_a_keeper_keeps_nothing_of_a_dead_parent(node: Embedded, observer: lesso
     pid = keeper_of(process)
     process.kill()
     process.communicate()
-    until(lambda: not alive(pid), "the keeper has ended", timeout=5)
-    until(lambda: observer.describe("x") == [], "the lease runs out", timeout=10)
+    until(lambda: not alive(pid), "the keeper has ended")
+    until(lambda: observer.describe("x") == [], "the lease runs out")
 
 
 def test_a_keeper_kills_its_parent_at_the_deadline_if_asked_though_it_holds_the_gil(node: Embedded) -> None:  # P8
     process = start(node, "hold_the_gil(40)", 'on_lost="kill"')
     pid = keeper_of(process)
     node.stop()
-    process.communicate(timeout=10)
+    process.communicate(timeout=35)
     assert process.returncode == -signal.SIGKILL
-    until(lambda: not alive(pid), "the keeper has ended", timeout=5)
+    until(lambda: not alive(pid), "the keeper has ended")
 
 
 def test_work_without_progress_is_not_kept_for_ever(node: Embedded, observer: lessor.Client) -> None:
     process = start(node, "hold_the_gil(5); print(lease.held, lease.loss.value)", "progress_timeout=1")
     keeper_of(process)
-    until(lambda: observer.describe("x") == [], "the lease runs out", timeout=4)
-    told, _ = process.communicate(timeout=30)
+    until(lambda: observer.describe("x") == [], "the lease runs out")
+    told, _ = process.communicate(timeout=60)
     assert told.split() == ["False", "expired"]
 
 
@@ -113,14 +119,19 @@ def test_a_keeper_that_has_died_is_reaped_and_told_and_its_parent_renews_alone(
     observer: lessor.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     """P8: whoever counts on it for work that holds the GIL learns that it is gone."""
-    lease = observer.acquire("x", ttl=1.0, keeper="process")
-    os.kill(lease._keeper.pid, signal.SIGKILL)
-    until(lambda: "the keeper of 'x' has ended (status -9)" in caplog.text, "it is told")
-    with pytest.raises(ProcessLookupError):
-        os.kill(lease._keeper.pid, 0)
-    assert not lease.lost.wait(2.0), "it lives on for longer than its ttl"
-    assert lease.release()
-    assert caplog.text.count("has ended") == 1
+
+    def is_told_and_lives_on(ttl: float) -> bool:
+        caplog.clear()
+        lease = observer.acquire("x", ttl=ttl, keeper="process")
+        os.kill(lease._keeper.pid, signal.SIGKILL)
+        until(lambda: not lease.held or "the keeper of 'x' has ended (status -9)" in caplog.text, "it is told")
+        if lease.lost.wait(2 * ttl):  # this process stood still
+            return False
+        with pytest.raises(ProcessLookupError):
+            os.kill(lease._keeper.pid, 0)
+        return lease.release() and caplog.text.count("has ended") == 1
+
+    assert any(is_told_and_lives_on(ttl) for ttl in longer(1.0))
 
 
 @pytest.mark.parametrize("where", ["subprocess.Popen", "tempfile.TemporaryFile"])
@@ -144,4 +155,4 @@ def test_a_keeper_that_cannot_be_started_leaves_no_lease_behind(
             while await client.describe("x"):
                 pass
 
-    asyncio.run(asyncio.wait_for(other_face(), 30))
+    asyncio.run(asyncio.wait_for(other_face(), 60))

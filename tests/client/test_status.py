@@ -14,6 +14,8 @@ from lessor.core.ballot import NO_BALLOT, Ballot
 from lessor.core.requests import Rejected, StatusAnswer
 from lessor.transport.packets import encode_packet
 
+from ..support.patience import longer
+
 ANSWER = StatusAnswer(1, 1, "lessor", "0", "leader", Ballot(3, 1), 1, "tcp://a:1", 7, 7, 0, 0, 0, 0, 0, ())
 
 
@@ -36,30 +38,35 @@ def answering(frame: bytes) -> Iterator[str]:
 
     thread = threading.Thread(target=run)
     thread.start()
-    yield f"tcp://127.0.0.1:{port}"
-    stop.set()
-    thread.join()
-    context.destroy(linger=0)
+    try:
+        yield f"tcp://127.0.0.1:{port}"
+    finally:
+        stop.set()
+        thread.join()
+        context.destroy(linger=0)
 
 
 def test_a_node_answers_for_itself() -> None:
     with lessor.embedded() as node:
-        found = ask_status([node.endpoints])
+        found = ask_status([node.endpoints], timeout=60)
         assert found.nodes[0].endpoint == node.endpoints
         assert [answer.node for answer in found.answers] == [1]
 
 
 def test_nobody_is_told_at_once_and_not_only_after_the_timeout() -> None:
-    found = ask_status(["tcp://127.0.0.1:9"], timeout=30)
+    found = ask_status(["tcp://127.0.0.1:9"], timeout=60)
     assert found.nodes == (NodeStatus("tcp://127.0.0.1:9", None, "cannot be reached"),)
 
 
 def test_one_that_is_silent_costs_no_more_than_the_timeout_and_hides_no_other() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, lessor.embedded() as node:
         endpoint = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
-        found = ask_status([endpoint, node.endpoints], timeout=0.3)
-    assert found.nodes[0] == NodeStatus(endpoint, None, "no answer in 0.3 s")
-    assert len(found.answers) == 1
+        for timeout in longer(0.3):
+            found = ask_status([endpoint, node.endpoints], timeout)
+            assert found.nodes[0] == NodeStatus(endpoint, None, f"no answer in {timeout:g} s")
+            if found.answers:
+                return
+    raise AssertionError("the other is hidden")
 
 
 def test_one_that_speaks_another_language_is_an_error_and_no_exception() -> None:
@@ -70,14 +77,14 @@ def test_one_that_speaks_another_language_is_an_error_and_no_exception() -> None
         (encode_packet([Rejected(1, "never heard of it")]), "never heard of it"),
     ):
         with answering(frame) as endpoint:
-            node = ask_status([endpoint], timeout=5).nodes[0]
+            node = ask_status([endpoint], timeout=60).nodes[0]
         assert node.answer is None
         assert words in node.error
 
 
 def test_an_endpoint_that_is_named_twice_is_asked_once_and_told_twice() -> None:
     with lessor.embedded() as node:
-        found = ask_status([node.endpoints, node.endpoints])
+        found = ask_status([node.endpoints, node.endpoints], timeout=60)
         assert len(found.answers) == 2
 
 
