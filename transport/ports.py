@@ -14,6 +14,8 @@ LOWEST_PORT: Final = 10_000
 PORT_MAX: Final = 65_535
 PORT_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 PORT_RANGE_ELSEWHERE: Final = (32_768, 60_999)
+RESERVATION: Final = "\0lessor-ports-{}"
+"""Who has bound an abstract socket of this name may have these ports."""
 
 
 class AddressInUse(LessorError):
@@ -73,7 +75,7 @@ class ReservedPorts:
             return True
         reservation = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
-            reservation.bind(f"\0lessor-ports-{base}")
+            reservation.bind(RESERVATION.format(base))
         except OSError:
             reservation.close()
             return False

@@ -1,8 +1,10 @@
 """Finding free ports: apart from each other, never one that is taken, out of the kernel's way, and quickly."""
 
+import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,10 +25,18 @@ def test_ports_are_apart_and_out_of_the_way_of_outgoing_connections() -> None:
     assert not [base for base in bases if low <= base + limits.PORTS_PER_NODE - 1 and base <= high]
 
 
-def test_a_base_is_not_offered_while_one_of_its_ports_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    base = free_base_port()
-    monkeypatch.setattr(ports, "LOWEST_PORT", base)
-    monkeypatch.setattr(ports, "PORT_MAX", base + limits.PORTS_PER_NODE + 1)
+@pytest.fixture
+def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The only base that may be offered here, and nowhere else: reservations here have names of their own."""
+    with ReservedPorts(1) as reserved:
+        [base] = reserved.bases
+        monkeypatch.setattr(ports, "RESERVATION", f"\0test-{os.getpid()}-{{}}")
+        monkeypatch.setattr(ports, "LOWEST_PORT", base)
+        monkeypatch.setattr(ports, "PORT_MAX", base + limits.PORTS_PER_NODE + 1)
+        yield base
+
+
+def test_a_base_is_not_offered_while_one_of_its_ports_is_taken(base: int) -> None:
     assert free_base_port() == base
     for place in range(limits.PORTS_PER_NODE):
         with socket.create_server((HOST, base + place)), pytest.raises(AddressInUse, match="1 times 5 free ports"):
@@ -35,24 +45,25 @@ def test_a_base_is_not_offered_while_one_of_its_ports_is_taken(monkeypatch: pyte
         ReservedPorts(2)
 
 
-RESERVE = """
+RESERVE = r"""
 import sys
-from lessor.transport.ports import ReservedPorts
-held = ReservedPorts(1)
+from lessor.transport import ports
+ports.RESERVATION, ports.LOWEST_PORT, ports.PORT_MAX = "\0" + sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+held = ports.ReservedPorts(1)
 print(*held.bases, flush=True)
 sys.stdin.read()
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere chance alone must do")
-def test_what_one_process_has_reserved_no_other_is_offered_until_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_one_process_has_reserved_no_other_is_offered_until_it_has_ended(base: int) -> None:
     """Two nodes were offered the same ports, and the second one to start found them taken."""
-    with subprocess.Popen([sys.executable, "-c", RESERVE], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    words = [ports.RESERVATION.removeprefix("\0"), str(ports.LOWEST_PORT), str(ports.PORT_MAX)]
+    command = [sys.executable, "-c", RESERVE, *words]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdin is not None
         assert other.stdout is not None
-        base = int(other.stdout.readline())
-        monkeypatch.setattr(ports, "LOWEST_PORT", base)
-        monkeypatch.setattr(ports, "PORT_MAX", base + limits.PORTS_PER_NODE + 1)
+        assert int(other.stdout.readline()) == base
         with pytest.raises(AddressInUse):
             free_base_port()
         other.stdin.close()

@@ -42,15 +42,16 @@ def connected(context: Context, endpoint: str) -> Socket:
     return socket
 
 
-def wait_for(monitor: Socket, event: int) -> list[int]:
-    """Wait until a monitor tells of this event; return all that it told up to then."""
+def wait_for(monitor: Socket, *events: int) -> list[int]:
+    """Wait until a monitor has told of these events, in this order; return all that it told up to then."""
     seen: list[int] = []
 
     def look() -> bool:
         seen.extend(read_monitor(monitor))
-        return event in seen
+        left = iter(seen)
+        return all(event in left for event in events)
 
-    until(look, f"the event {zmq.Event(event)!r}", every=0.005)
+    until(look, f"the events {[zmq.Event(event) for event in events]!r}", every=0.005)
     return seen
 
 
@@ -125,10 +126,10 @@ def test_a_router_drops_what_a_slow_client_does_not_take_and_serves_the_others(
         nonlocal got
         news = len(receive(slow))
         got += news
-        return not news and not slow.poll(200)
+        return got >= FEW and not news and not slow.poll(200)
 
     until(no_more, "the slow client to read its queue up", every=0)
-    assert FEW <= got < 1000
+    assert got < 1000
 
 
 def test_an_answer_to_a_client_that_has_gone_is_dropped(context: Context, endpoint: str) -> None:
@@ -150,9 +151,8 @@ def test_a_frame_that_is_too_large_ends_its_connection_and_the_next_one_is_good(
     socket = connected(context, endpoint)
     monitor = monitor_connection(socket)
     send(socket, [bytes(1001)])
-    wait_for(monitor, zmq.EVENT_DISCONNECTED)
-    wait_for(monitor, zmq.EVENT_HANDSHAKE_SUCCEEDED)
-    send(socket, [bytes(1000)])
+    wait_for(monitor, zmq.EVENT_DISCONNECTED, zmq.EVENT_HANDSHAKE_SUCCEEDED)
+    until(lambda: send(socket, [bytes(1000)]), "the next connection", every=0.005)
     assert [frames[1:] for frames in arrived(port)] == [[bytes(1000)]]
 
 
@@ -163,7 +163,7 @@ def test_a_burst_leaves_the_rest_for_the_next_look(context: Context, endpoint: s
         send(socket, [b"%d" % number])
     first: list[bytes] = []
     while len(first) < 30:
-        assert port.poll(5000)
+        assert port.poll(60_000)
         burst = receive(port, burst=10)
         assert len(burst) <= 10
         first += [frames[-1] for frames in burst]
@@ -268,7 +268,7 @@ def test_a_port_that_is_taken_is_an_error_and_leaves_no_socket_behind(
         bind(other, endpoint)
     ended = threading.Thread(target=other.term, daemon=True)  # waits for every socket that is open
     ended.start()
-    ended.join(10)
+    ended.join(60)
     assert not ended.is_alive()
     assert not port.closed
 
@@ -279,12 +279,12 @@ def test_what_nobody_has_read_does_not_hold_up_the_end(context: Context, endpoin
     socket = connected(other, endpoint)
     for _ in range(500):
         send(socket, [KILOBYTES])
+    assert port.poll(60_000)
     socket.close()
     ended = threading.Thread(target=other.term, daemon=True)
     ended.start()
-    ended.join(10)
+    ended.join(60)
     assert not ended.is_alive()
-    assert readable(port)
 
 
 def test_a_port_is_free_again_once_its_context_has_ended() -> None:
