@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def test_a_lease_survives_the_death_of_the_leader_with_its_token(three: Cluster)
 
 
 def test_without_a_majority_nothing_is_granted_until_a_node_is_back(three: Cluster) -> None:
-    client = three.client()
+    client = three.client(session_timeout=60)
     lease = client.acquire("job", ttl=None)
     three.kill(1)
     three.kill(2)
@@ -100,27 +101,50 @@ def test_a_node_that_dies_in_the_middle_of_a_step_writes_nothing_and_says_nothin
     assert isinstance(node, ThreadNode)
     life, step = node._node.life, Acceptor.step
     written: list[Any] = []
+    commit = AcceptorShell.commit
+    dead = threading.Event()
 
     def die(core: Acceptor, message: Any) -> Effects:
         if isinstance(message, Accept):
             life.end()
+            dead.set()
         return step(core, message)
 
+    def note(shell: AcceptorShell, writes: Any) -> None:
+        if dead.is_set():
+            written.append(writes)
+        commit(shell, writes)
+
     monkeypatch.setattr(Acceptor, "step", die)
-    monkeypatch.setattr(AcceptorShell, "commit", lambda _, writes: written.append(writes))
-    with alone.client(request_timeout=0.3) as client, pytest.raises(lessor.Unavailable):
-        client.try_acquire("job")
+    monkeypatch.setattr(AcceptorShell, "commit", note)
+    client = alone.client(request_timeout=0.3)
+
+    def asked() -> bool:
+        with pytest.raises(lessor.Unavailable):
+            client.try_acquire("job")
+        return dead.is_set()
+
+    until(asked, "it to be asked, and to die of it")
     assert written == []
 
 
 # --- partition -------------------------------------------------------------------------------------------------------
 
 
+def cut_off_leader(cluster: Cluster) -> int:
+    """Cut a leader off from its peers, and return it; another one if it has just been followed by one."""
+    while True:
+        leader = cluster.wait_for_leader()
+        cluster.partition(leader, clients=False)
+        if any(answer.node == leader and answer.role == "leader" for answer in cluster.status().answers):
+            return leader
+        cluster.heal()
+
+
 def test_a_leader_that_is_cut_off_grants_nothing_while_another_leads(three: Cluster) -> None:  # P3
     client = three.client()
     lease = client.acquire("job", ttl=30)
-    old = three.wait_for_leader()
-    three.partition(old, clients=False)
+    old = cut_off_leader(three)
     with lessor.connect(three.endpoint_of(old), request_timeout=0.3) as naive, pytest.raises(lessor.Unavailable):
         naive.try_acquire("other")
     assert three.wait_for_leader() != old
@@ -128,7 +152,7 @@ def test_a_leader_that_is_cut_off_grants_nothing_while_another_leads(three: Clus
     assert other.token > lease.token
     lease.renew()
     three.heal()
-    until(lambda: _follows(three, old), "the old leader to follow")
+    until(lambda: _takes_part(three, old), "the old leader to follow, or to lead again")
     three.kill(({1, 2, 3} - {old, three.wait_for_leader()}).pop())
     lease.renew()  # needs the old leader
     assert client.describe("other")[0].token == other.token
@@ -137,13 +161,15 @@ def test_a_leader_that_is_cut_off_grants_nothing_while_another_leads(three: Clus
 def test_a_cluster_that_no_client_reaches_has_a_leader_and_the_lease_is_lost_in_time(three: Cluster) -> None:  # P8
     lease = three.client(request_timeout=0.2).acquire("job", ttl=2)
     three.partition(*three.nodes, peers=False)
-    with pytest.raises(lessor.Unavailable):
+    held = lease.held
+    with pytest.raises((lessor.Unavailable, lessor.LeaseLost)):
         lease.renew()
     until(lambda: not lease.held, "the loss of the lease")
-    assert lease.lost_reason.startswith("it expired ")  # before it could be renewed, or on a machine that stood still
+    # before it could be renewed, or on a machine that stood still; the service itself may have told of it only before
+    assert lease.lost_reason.startswith("it expired ") or not held
     assert three.wait_for_leader()
     three.heal()
-    assert three.client().acquire("job", timeout=10).token > lease.token
+    assert three.client().acquire("job", timeout=60).token > lease.token
 
 
 @pytest.mark.parametrize("hears", [True, False], ids=["it hears", "it is heard"])
@@ -156,7 +182,7 @@ def test_a_leader_that_is_cut_off_in_one_direction_is_replaced(three: Cluster, *
     assert three.wait_for_leader() != leader
     three.heal()
     # one that could only be heard may win again: the answers that it asked for as a candidate reach it now
-    until(lambda: _follows(three, leader) or three.leader == leader, "the old leader to follow, or to lead again")
+    until(lambda: _takes_part(three, leader), "the old leader to follow, or to lead again")
 
 
 def test_a_partition_is_from_the_peers_or_the_clients_or_both_and_they_add_up() -> None:
@@ -187,28 +213,33 @@ def test_nodes_that_are_cut_off_together_go_on_together_if_they_are_a_majority(t
 # --- pause -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_leader_that_is_paused_loses_no_lease_and_follows_once_it_goes_on(three: Cluster) -> None:  # P4
+def test_a_leader_that_is_paused_loses_no_lease_and_takes_part_once_it_goes_on(three: Cluster) -> None:  # P4
     client = three.client()
-    lease = client.acquire("job", ttl=10)
+    lease = client.acquire("job", ttl=30)
     paused = three.wait_for_leader()
     three.pause(paused)
     assert three.wait_for_leader() != paused
     lease.renew()
     three.resume(paused)
-    until(lambda: _follows(three, paused), "the one that was paused to follow")
+    until(lambda: _takes_part(three, paused), "the one that was paused to follow, or to lead again")
     assert lease.held
     assert [view.token for view in client.describe("job")] == [lease.token]
 
 
 def test_the_pause_of_a_whole_cluster_costs_no_lease_its_time(alone: Cluster) -> None:  # P4: its clock stands still
-    client = alone.client(request_timeout=2)
-    lease = client.acquire("job", ttl=30)
+    client, hasty = alone.client(), alone.client(request_timeout=2)
+    lease = client.acquire("job", ttl=60)
+    begun = time.monotonic()
     before = client.describe("job")[0].expires_in
     alone.pause(1)
+    paused = time.monotonic()
     with pytest.raises(lessor.Unavailable):
-        client.describe("job")
+        hasty.describe("job")
+    resumed = time.monotonic()
     alone.resume(1)
-    assert client.describe("job")[0].expires_in > before - 1.5, "the two seconds of the pause were counted"
+    after = client.describe("job")[0].expires_in
+    awake = time.monotonic() - resumed + paused - begun
+    assert after > before - awake - 1.5, "the two seconds of the pause were counted"
     assert lease.held
 
 
@@ -218,7 +249,13 @@ def test_a_paused_node_neither_decides_nor_writes(alone: Cluster, monkeypatch: p
     alone.pause(1)
     written: list[Any] = []
     commit = AcceptorShell.commit
-    monkeypatch.setattr(AcceptorShell, "commit", lambda shell, writes: written.append(commit(shell, writes)))
+
+    def note(shell: AcceptorShell, writes: Any) -> None:
+        # what was being committed when it was paused is no matter
+        written.extend(write for write in writes if "other" in repr(write))
+        commit(shell, writes)
+
+    monkeypatch.setattr(AcceptorShell, "commit", note)
     with pytest.raises(lessor.Unavailable):
         client.acquire("other", timeout=0.3)
     assert written == []
@@ -244,7 +281,7 @@ def test_what_an_expired_session_held_is_lost_and_the_next_one_is_granted(three:
     assert {lease.lost_reason for lease in leases} == {"the service says that it is not held any more"}
     assert granted[0].held
     assert [view.name for view in client.leases()] == ["job"]
-    again = client.acquire("other", timeout=10)  # the client goes on, under another session
+    again = client.acquire("other", timeout=60)  # the client goes on, under another session
     assert client.describe("other")[0].session not in {0, session}
     assert three.expire(client.describe("other")[0]) != session
     until(lambda: not again.held, "the loss of the lease")
@@ -298,11 +335,15 @@ def test_a_node_that_ends_by_itself_is_told_of(monkeypatch: pytest.MonkeyPatch) 
         with Cluster(1) as cluster:
             client = cluster.client(request_timeout=0.2)
             monkeypatch.setattr(AcceptorShell, "commit", broken)
-            with pytest.raises(lessor.Unavailable):
-                client.try_acquire("job")
-            client.close()
+
+            def ask() -> bool:
+                with pytest.raises(lessor.Unavailable):
+                    client.try_acquire("job")
+                return False
+
             with pytest.raises(ClusterFailed, match=f"while waiting for its end: {told}"):
-                cluster._wait_for(lambda: False, "its end", 10)
+                cluster._wait_for(ask, "its end", 60)
+            client.close()
 
     told = "node 1 has ended: its acceptor failed: the disk is gone"
     with pytest.raises(ClusterFailed, match=f"^{told}"):
@@ -332,7 +373,7 @@ def test_a_node_that_is_a_process_is_told_by_signals_and_missed_if_it_ends_by_it
         client.close()
         process_of(cluster, 1).send_signal(signal.SIGABRT)
         with pytest.raises(ClusterFailed, match="node 1 has ended: its process ended with -6"):
-            cluster._wait_for(lambda: False, "its end", 10)
+            cluster._wait_for(lambda: False, "its end", 60)
         cluster.kill(1)  # so that it is not told once more
 
 
@@ -352,6 +393,11 @@ def state_of(process: "subprocess.Popen[bytes]") -> str:
 def _follows(cluster: Cluster, node: int) -> bool:
     leader = cluster.leader
     return any(answer.node == node and answer.leader == leader != node for answer in cluster.status().answers)
+
+
+def _takes_part(cluster: Cluster, node: int) -> bool:
+    """Whether a node follows, or leads: whoever was replaced may be elected again."""
+    return _follows(cluster, node) or cluster.leader == node
 
 
 def _left() -> tuple[int, int]:

@@ -24,9 +24,9 @@ class Two:
 
     def call(self, source: int = CLIENTS) -> tuple[socket.socket, socket.socket]:
         """Both ends of a new connection from a party to the second node."""
-        near = socket.create_connection(self.address(source), timeout=10)
+        near = socket.create_connection(self.address(source), timeout=60)
         far, _ = self.server.accept()
-        far.settimeout(10)
+        far.settimeout(60)
         return near, far
 
     def address(self, source: int = CLIENTS) -> tuple[str, int]:
@@ -45,7 +45,7 @@ def two(source: int) -> Iterator[Two]:
     port = base + (Role.GATEWAY if source == CLIENTS else Role.ACCEPTOR)
     network = Network([1, 2])
     with socket.create_server((HOST, port)) as server:
-        server.settimeout(10)
+        server.settimeout(60)
         network.up(2, base)
         yield Two(network, server)
         network.close()
@@ -70,7 +70,7 @@ def is_silent(end: socket.socket) -> bool:
     else:
         return False
     finally:
-        end.settimeout(10)
+        end.settimeout(60)
 
 
 def test_bytes_pass_in_both_directions_and_so_does_the_end(two: Two, source: int) -> None:
@@ -182,7 +182,7 @@ def test_a_slow_reader_holds_the_sender_back_and_misses_nothing(two: Two, source
         except TimeoutError:
             pass
         assert read(far, sent) == (piece * (sent // len(piece) + 1))[:sent]
-        near.settimeout(10)
+        near.settimeout(60)
         near.sendall(b"end")
         assert read(far, 3) == b"end"
 
@@ -190,7 +190,7 @@ def test_a_slow_reader_holds_the_sender_back_and_misses_nothing(two: Two, source
 def test_a_server_that_does_not_listen_breaks_the_connection(two: Two, source: int) -> None:
     two.server.close()
     try:
-        with socket.create_connection(two.address(source), timeout=10) as near:
+        with socket.create_connection(two.address(source), timeout=60) as near:
             assert near.recv(1) == b""
     except ConnectionResetError:
         pass

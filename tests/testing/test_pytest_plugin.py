@@ -81,10 +81,12 @@ def test_of_a_node_that_fails(lessor_node, monkeypatch):
     from lessor.actors.acceptor import AcceptorShell
     def fail(*_): raise OSError("the disk is gone")
     monkeypatch.setattr(AcceptorShell, "commit", fail)
-    with lessor_node.client(request_timeout=0.2) as client, pytest.raises(ConnectionError):
-        client.try_acquire("job")
+    client = lessor_node.client(request_timeout=0.2)
+    def ask():
+        with pytest.raises(ConnectionError):
+            client.try_acquire("job")
     with pytest.raises(Exception, match="has ended"):
-        lessor_node._wait_for(lambda: False, "it", 10)
+        lessor_node._wait_for(ask, "it", 60)
 """
     )
     assert counts == {"passed": 3, "failed": 2, "errors": 2}, said
