@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from unittest import mock
 
-from lessor.actors import links
 from lessor.client import clock as client_clock
 from lessor.client.calls import Calls
 from lessor.client.errors import Unavailable
@@ -19,11 +18,9 @@ from lessor.core.acceptor import Acceptor
 from lessor.core.ballot import NO_BALLOT, Ballot
 from lessor.core.claims import Claims
 from lessor.core.commands import Release
-from lessor.core.deadlines import WAIT_ENDS
+from lessor.core.deadlines import LEASE_ENDS, WAIT_ENDS
 from lessor.core.effects import Effects
-from lessor.core.encoding import loads
 from lessor.core.entries import Batch
-from lessor.core.errors import Malformed
 from lessor.core.learner import Learner
 from lessor.core.lease_state import LeaseState
 from lessor.core.messages import Accept, Promise
@@ -31,7 +28,6 @@ from lessor.core.proposer import Proposer, Stage
 from lessor.core.records import ClaimRecord
 from lessor.core.results import NotHeld, Released
 from lessor.core.sessions import Sessions
-from lessor.transport import packets
 
 from .checkers.base import Checker
 from .checkers.p1_agreement import Agreement
@@ -44,7 +40,6 @@ from .checkers.p7_fair import Fair
 from .checkers.p8_loss_told import LossTold
 from .checkers.p9_definite import Definite
 from .checkers.p10_bounded import Bounded
-from .checkers.p11_hostile_input import HostileInput
 from .disk import Disk
 from .world import World
 
@@ -364,6 +359,38 @@ def _expiry_of_a_renewed_lease() -> Iterator[None]:
         yield
 
 
+@_mutant("expiry by name: the deadline of a former lease ends whoever has the name now", AtLeast, 100)
+def _expiry_by_name() -> Iterator[None]:
+    names: dict[int, Any] = {}
+
+    def granting(original: Any) -> Any:
+        def grant(self: Claims, claim: ClaimRecord, *, waited: bool) -> None:
+            names[claim.claim] = claim.resources
+            original(self, claim, waited=waited)
+
+        return grant
+
+    def ending(original: Any) -> Any:
+        def due(self: Claims, number: int, kind: int, deadline_ms: int) -> None:
+            if number in self.all or kind != LEASE_ENDS:
+                original(self, number, kind, deadline_ms)
+                return
+            for claim in [each for each in self.all.values() if each.token and each.resources == names.get(number)]:
+                self.end(claim, "expired", notify=True)
+
+        return due
+
+    def keeping(original: Any) -> Any:
+        return lambda self, number, kind: kind != LEASE_ENDS and original(self, number, kind)
+
+    with (
+        _replacing(Claims, "_grant", granting),
+        _replacing(Claims, "due", ending),
+        _replacing(Claims, "outdated", keeping),
+    ):
+        yield
+
+
 # --- the lease state -------------------------------------------------------------------------------------------------
 
 
@@ -554,45 +581,3 @@ def _clocks_sleep(world: World) -> None:
 @_mutant("a client reads a clock that stands still while its machine is suspended", Exclusion, 300, _clocks_sleep)
 def _clock_that_sleeps() -> Iterator[None]:
     yield
-
-
-# --- hostile input ---------------------------------------------------------------------------------------------------
-
-
-@_mutant("a packet of another version is read all the same", HostileInput, 100)
-def _foreign_version_read() -> Iterator[None]:
-    def parts(frame: bytes, count: int) -> list[Any]:
-        found = loads(frame)
-        if type(found) is not list or len(found) != count:
-            raise Malformed("no packet")
-        return found
-
-    with mock.patch.object(packets, "_parts", parts):
-        yield
-
-
-@_mutant("bytes that are no packet end the role that reads them", HostileInput, 60)
-def _bad_bytes_end_the_node() -> Iterator[None]:
-    def make(original: Any) -> Any:
-        def read(data: bytes) -> Any:
-            try:
-                return original(data)
-            except Malformed as error:
-                raise RuntimeError from error
-
-        return read
-
-    with _replacing(packets, "loads", make):
-        yield
-
-
-@_mutant("who speaks is not compared with who is spoken of", HostileInput, 200)
-def _author_not_checked() -> Iterator[None]:
-    class Anybody:
-        def __eq__(self, other: object) -> bool:
-            return True
-
-        __hash__ = None  # type: ignore[assignment]
-
-    with mock.patch.object(links, "_author", return_value=Anybody()):
-        yield

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from multiprocessing.pool import AsyncResult
 from typing import Any
 
-from . import wide_mutants  # noqa: F401 - it adds its own
+from . import hostile_mutants, wide_mutants  # noqa: F401 - they add their own
 from .checkers.base import Checker, Violated
 from .checkers.catalogue import ALL
 from .mutants import MUTANTS

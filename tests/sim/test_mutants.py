@@ -2,7 +2,10 @@
 
 import pytest
 
+from .checkers.base import Checker
 from .checkers.catalogue import ALL
+from .checkers.linearizable import Linearizable
+from .checkers.stops import Stops
 from .mutants import MUTANTS, Mutant
 from .swarm import Verdict, run_seed
 
@@ -34,6 +37,26 @@ def test_the_checker_catches_the_mutant_and_without_it_nothing_of_its_name_does(
     without = run_seed(caught.seed, (), name)
     # only the end of the world may notice that it does not come to rest, or a client that the same bug brings down
     assert without.promise in ("", "liveness", "client"), without.promise
+
+
+@pytest.mark.parametrize(
+    ("name", "looks", "promise"),
+    [
+        ("two_holders", (Linearizable,), "linearizability"),
+        ("release_by_name", (Linearizable,), "linearizability"),
+        ("token_not_growing", (Stops,), "stops"),
+        ("dead_waiter", (), "liveness"),
+        ("head_of_line_broken", (), "liveness"),
+    ],
+)
+def test_what_is_demanded_beside_the_promises_can_fail(
+    name: str, looks: tuple[type[Checker], ...], promise: str
+) -> None:
+    assert any(run_seed(seed, looks, name).promise == promise for seed in range(FIRST_SEED, FIRST_SEED + 20))
+
+
+def test_every_checker_has_a_mutant_or_is_shown_to_fail_above() -> None:
+    assert {*ALL} - {mutant.checker for mutant in MUTANTS.values()} == {Linearizable, Stops}
 
 
 def test_there_are_twenty_mutants_and_every_promise_has_one() -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from . import wide_mutants  # noqa: F401 - it adds its own to the table
+from . import hostile_mutants, wide_mutants  # noqa: F401 - they add their own to the table
 from .checkers.catalogue import ALL
 from .exhaustive import SHOWN
 from .mutants import MUTANTS
