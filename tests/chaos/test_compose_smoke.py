@@ -15,7 +15,7 @@ pytestmark = [
 ]  # building an image takes longer than any other test may
 
 NAME = "smoke"
-TTL_S = 5
+TTL_S = 10
 
 
 @pytest.fixture

@@ -24,6 +24,9 @@ QUIET_NS: Final = 500_000
 
 INHERITED_LOOKS: Final = 200
 
+SESSION_TIMEOUT: Final = 60
+"""So that what ends a lease in time is its ttl."""
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -138,7 +141,7 @@ def hold(lock: Any, book: Book) -> None:
 async def hold_in_a_task(endpoints: str, name: str, ttl: float, book: Book) -> None:
     """Hold it in a task, which lets the event loop turn between its looks."""
     over = ending()
-    async with lessor.aio.connect(endpoints) as client:
+    async with lessor.aio.connect(endpoints, session_timeout=SESSION_TIMEOUT) as client:
         try:
             async with client.lock(name, ttl) as lease:
                 announce(lease)
@@ -166,7 +169,7 @@ def main(face: str, endpoints: str, name: str, ttl: float, file: str) -> None:
     if face == "asyncio":
         asyncio.run(hold_in_a_task(endpoints, name, ttl, Book(file)))
         return
-    with lessor.connect(endpoints) as client:
+    with lessor.connect(endpoints, session_timeout=SESSION_TIMEOUT) as client:
         if face == "forked":  # the client is in use when it is forked
             with client.lock(f"{name} of the parent"):
                 in_a_fork(lambda: hold(client.lock(name, ttl), Book(file)))
@@ -177,7 +180,7 @@ def main(face: str, endpoints: str, name: str, ttl: float, file: str) -> None:
                     theirs = Book(file + ".child")
                     for _ in range(INHERITED_LOOKS):
                         theirs.look(lease)
-                    hold(client.lock(name, ttl), theirs)
+                    hold(client.lock(name, 60), theirs)  # it is to hold until it is told to end
                     os._exit(0)
                 announce(lease)
                 over, book = ending(), Book(file)

@@ -20,5 +20,5 @@ def cluster() -> Iterator[LocalCluster]:
 @pytest.fixture
 def client(cluster: LocalCluster) -> Iterator[lessor.Client]:
     """A client of the cluster."""
-    with lessor.connect(cluster.endpoints, request_timeout=20) as connected:
+    with lessor.connect(cluster.endpoints, request_timeout=60, session_timeout=60) as connected:
         yield connected
