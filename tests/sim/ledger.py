@@ -67,5 +67,3 @@ class Ledger(Checker):
             story.ended_us, story.ending = self.world.now_us, event.kind
             if story.token:
                 self.live[story.name].pop(story.token, None)
-        if event.kind == "expired" and not self.world.leaders():
-            self.world.mark("an expiry while nobody led")

@@ -8,7 +8,7 @@ from lessor.core.effects import Send
 from lessor.core.entries import Batch, Entry, Lead, NoOp
 from lessor.core.errors import LessorError
 from lessor.core.lease_state import Outcome
-from lessor.core.messages import Accept, Behind, Fetched, Prepare, SnapshotNeeded, Truncate
+from lessor.core.messages import Accept, Behind, Fetched, Prepare, Truncate
 from lessor.core.proposer import Stage
 from lessor.core.results import TOO_MANY, Failed
 
@@ -50,6 +50,8 @@ SOMETIMES: Final = (
     "a retry that found its answer",
     "a definite no",
     "an outcome not known",
+    "an acquire of which nothing is known",
+    "a release that certainly did not happen",
     "a client told that its node leads no more",
 )
 """All of them; a swarm that is large enough and has not reached one fails."""
@@ -80,6 +82,9 @@ WORLDS_FEW: Final = 100
 
 EVERY: Final = (*SOMETIMES, *WIDE_SOMETIMES)
 """Those of wide worlds, too."""
+
+RARE: Final = ("a pinned lease that outlived its session", "an overdue pinned lease that changed hands")
+"""Reached by so few worlds that no swarm is held to them; `lessor sim --json` tells of them, too."""
 
 
 def never(marks: Counter[str]) -> list[str]:
@@ -130,8 +135,6 @@ class Observer(Checker):
             message = send.message
             if type(message) is Fetched and message.votes:
                 self.world.mark("catch-up by votes")
-            elif type(message) is SnapshotNeeded:
-                self.world.mark("a snapshot asked for")
 
     def committed(self, node: "Node", writes: Sequence[Any]) -> None:
         """Look at truncation."""

@@ -20,7 +20,7 @@ from .clock import MS, Clock
 from .mutants import MUTANTS
 from .options import Options, parse
 from .shrink import OFF, command, shrink
-from .sometimes import COMMON, EVERY, WORLDS_ENOUGH, WORLDS_FEW
+from .sometimes import COMMON, EVERY, RARE, WORLDS_ENOUGH, WORLDS_FEW
 from .swarm import Verdict, run_seed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,6 +148,13 @@ def test_no_world_is_run_without_the_assertions_of_the_product() -> None:
     )
     assert done.returncode == 2
     assert "python -O" in done.stderr
+
+
+def test_every_state_that_is_marked_is_demanded_or_called_rare() -> None:
+    sources = "".join(path.read_text() for path in Path(__file__).parent.rglob("*.py"))
+    marked = {mark for call in re.findall(r"\bmark\((.*)\)", sources) for mark in re.findall(r'"([a-z -]+)"', call)}
+    assert len(marked) > 50
+    assert marked <= {*EVERY, *RARE}
 
 
 def test_a_failing_world_is_made_smaller_and_fails_in_the_same_way() -> None:
