@@ -19,7 +19,7 @@ from lessor.actors.embedded import Embedded
 from lessor.client.refusals import refused
 from lessor.core.results import ChainLink, DeadlockDetected
 
-from ..support.patience import longer, timed_out_awaited
+from ..support.patience import free_in_time, timed_out_awaited
 
 KILLED = """
 import os, sys, lessor
@@ -129,16 +129,6 @@ async def under_way(call: Awaitable[Any], client: Any, waiting: int = 1) -> Asyn
         assert not task.done(), task
     yield task
     await task
-
-
-async def free_in_time(client: Any, shortest: float) -> bool:
-    """Wait until x is free, for a short time, or for longer if that was too short even for an answer."""
-    for timeout in longer(shortest):
-        try:
-            return bool(await client.wait_free("x", timeout))
-        except lessor.Unavailable:
-            continue
-    raise AssertionError("it was never answered")
 
 
 # --- sets, readers, units --------------------------------------------------------------------------------------------
@@ -308,7 +298,7 @@ def test_whoever_waits_until_it_is_free_is_told(play: Any) -> None:
         assert await client.wait_free("x", 0)
         lease = await other.acquire("x")
         assert not await client.wait_free("x", 0)
-        assert not await free_in_time(client, 0.2)
+        assert not await free_in_time(client, "x", 0.2)
         async with under_way(client.wait_free("x"), other) as waiting:
             await lease.release()
             assert await waiting
@@ -436,7 +426,7 @@ def test_pins_keep_a_lease_beyond_its_ttl(play: Any) -> None:
         assert await client.pin("x", "e")
         assert not await client.pin("x", "e")
         await client.acquire("x", ttl=0.2, auto_renew=False, detached=True)
-        assert not await free_in_time(other, 0.6)
+        assert not await free_in_time(other, "x", 0.6)
         assert await client.unpin("x", "e")
         assert not await client.unpin("x", "e")
         assert await other.wait_free("x", 60)

@@ -214,8 +214,16 @@ def test_many_pages_of_what_has_happened_are_told_to_the_last_event(client: less
 def test_news_comes_by_the_feed_and_not_by_asking_often(client: lessor.Client) -> None:
     """A watch whose looks are far apart is told within one of them."""
     with client.watch("x") as watch:
-        never_looking(watch).next(timeout=0.3)
-        watch._look_at = time.monotonic() + 3600
+        never_looking(watch)._look_at = time.monotonic() + 3600
+
+        def is_heard() -> bool:
+            client.acquire("x").release()
+            return watch.next(timeout=0.3) is not None
+
+        until(is_heard, "the feed is connected")
+        [*_, last] = client.events("x", since=0).events
+        while watch.revision < last.revision:
+            told_by(watch, 1)
         for _ in range(3):
             client.acquire("x").release()
             assert kinds(watch, 2) == ["granted", "released"]

@@ -9,8 +9,17 @@ import pytest
 import lessor
 from lessor.actors.embedded import Embedded
 
+from ..support.patience import UNHURRIED, unhurried_ends
+
 Make = Callable[[], lessor.Client]
 Run = Callable[[str], "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(autouse=True)
+def unhurried() -> Iterator[None]:
+    """Nobody is hurried while he gives back what he holds."""
+    with unhurried_ends():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +57,7 @@ def run(node: Embedded, namespace: str) -> Run:
     """Runs a program in a process of its own; the endpoints and the namespace are its arguments."""
 
     def start(program: str) -> "subprocess.CompletedProcess[str]":
-        words = [sys.executable, "-c", program, node.endpoints, namespace]
-        return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        words = [sys.executable, "-c", UNHURRIED + program, node.endpoints, namespace]
+        return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
 
     return start

@@ -32,13 +32,18 @@ def test_consul_tells_the_holder_minutes_after_it_cannot_hold_the_lock_any_more(
 
 def test_consul_kills_the_command_long_after_the_next_one_was_granted_the_lock() -> None:
     """`consul lock` kills its child 90 s after another node has the lock; `lessor lock` when its deadline nears."""
-    with lessor.embedded() as node:
-        words = ("lock", "x", "--endpoints", node.endpoints, "--ttl", "2", "--grace", "500ms", "--")
-        process = lessor_process(*words, "sh", "-c", "echo go; exec sleep 80", stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "go\n"
-    done = finish(process, timeout=60)
-    assert done.code == exit_codes.LEASE_LOST
+
+    def is_killed(ttl: str) -> bool:
+        with lessor.embedded() as node:
+            words = ("lock", "x", "--endpoints", node.endpoints, "--ttl", ttl, "--grace", "500ms", "--")
+            process = lessor_process(*words, "sh", "-c", "echo go; exec sleep 80", stdout=subprocess.PIPE)
+            assert process.stdout is not None
+            begun = process.stdout.readline() == "go\n"
+        done = finish(process, timeout=60)
+        assert done.code == exit_codes.LEASE_LOST
+        return begun
+
+    assert any(is_killed(ttl) for ttl in ("2", "20")), "and had begun before, unless the machine stood still"
 
 
 def test_etcd_has_no_way_to_know_that_a_mutex_is_not_held_any_more(client: lessor.Client) -> None:
@@ -48,7 +53,7 @@ def test_etcd_has_no_way_to_know_that_a_mutex_is_not_held_any_more(client: lesso
     lease.on_change(lambda _, state: told.append(state))
     lease.check()
     client.break_lease(lease.token, "by an operator")
-    assert lease.lost.wait(20)
+    assert lease.lost.wait(60)
     until(lambda: told == [LeaseState.LOST], "the callback was called")
     assert (lease.held, lease.remaining(), lease.lost_reason) == (False, 0.0, "by an operator")
     with pytest.raises(LeaseLost, match="by an operator"):
@@ -125,7 +130,7 @@ def test_kazoo_says_nothing_of_a_lock_and_leaves_the_listener_to_be_wired_by_its
     one = client.acquire("one", on_lost=lost)
     with client.lock("two", on_lost=lost) as two:
         client.break_lease(one.token, "for a test")
-        assert done.wait(20)
+        assert done.wait(60)
         assert (told, two.held) == (["one"], True)
 
 

@@ -15,6 +15,7 @@ from lessor.core.requests import Answer, Redirect, Request
 from lessor.core.results import TOO_MANY, Failed
 
 from ..support.fake_service import Hop, World
+from ..support.patience import longer
 from ..support.waiting import until
 from .conftest import Run
 from .worlds import TTL_MS, asks, cut, held, moves, stand_still, standing
@@ -22,18 +23,18 @@ from .worlds import TTL_MS, asks, cut, held, moves, stand_still, standing
 HOLD_THE_GIL = """
 import ctypes, sys, lessor
 client = lessor.connect(sys.argv[1], sys.argv[2])
-lease = client.acquire("x", ttl=1.5, keeper="process")
-while not lease._keeper._shared[0]:
+lease = client.acquire("x", ttl=TTL, keeper="process")
+while not lease._keeper._shared[0] and lease.held:
     pass
-ctypes.PyDLL(None).usleep(3_000_000)
+ctypes.PyDLL(None).usleep(int(2_000_000 * TTL))
 print(lease.held, lease.release())
 """
 
 
 def test_dask_loses_its_lease_while_the_task_holds_the_gil(run: Run) -> None:
     """Dask's semaphore is renewed by the worker's own interpreter, and overbooked when a task holds the GIL."""
-    done = run(HOLD_THE_GIL)
-    assert done.stdout.split() == ["True", "True"], done.stderr
+    told = (run(f"TTL = {ttl}\n{HOLD_THE_GIL}") for ttl in longer(1.5))
+    assert any((done.stdout.split(), done.stderr) == (["True", "True"], "") for done in told)
 
 
 def test_dask_s_starved_task_goes_on_as_if_it_held_its_lease() -> None:
@@ -52,22 +53,21 @@ def test_agno_s_worker_is_swept_as_dead_because_its_own_run_starved_the_loop(
 ) -> None:
     """agno and Prefect renew on the event loop of the work. The keeper is a process, and starves with nobody."""
 
-    async def main() -> None:
+    async def outlives(ttl: float) -> bool:
         async with lessor.aio.connect(node.endpoints, namespace) as ours:
-            lease = await ours.acquire("x", ttl=1.5, keeper="process")
-            while not lease._keeper._shared[0]:  # noqa: ASYNC110 - another process writes it
+            lease = await ours.acquire("x", ttl=ttl, keeper="process")
+            while not lease._keeper._shared[0] and lease.held:  # noqa: ASYNC110 - another process writes it
                 await asyncio.sleep(0)
-            renewed: set[int] = set()
+            first = sum(view.deadline_local_ms for view in client.describe("x"))
 
-            def often_renewed() -> bool:
-                renewed.add(sum(view.deadline_local_ms for view in client.describe("x")) // 300)
-                return len(renewed) > 5
+            def is_over_or_renewed() -> bool:
+                ends = [view.deadline_local_ms for view in client.describe("x")]
+                return not ends or ends[0] > first + 1_000 * ttl
 
-            until(often_renewed, "it has outlived its ttl")  # the loop stands still meanwhile
-            assert lease.held
-            assert await lease.release()
+            until(is_over_or_renewed, "it has outlived its ttl")  # the loop stands still meanwhile
+            return lease.held and await lease.release()
 
-    asyncio.run(main())
+    assert any(asyncio.run(outlives(ttl)) for ttl in longer(1.5))
 
 
 def test_prefect_s_run_is_killed_by_one_renewal_that_failed() -> None:
@@ -144,7 +144,7 @@ def test_kubernetes_goes_on_renewing_after_the_work_has_raised(client: lessor.Cl
 
     thread = threading.Thread(target=guarded)
     thread.start()
-    thread.join(20)
+    thread.join(60)
     assert client.describe("x") == []
 
 

@@ -19,7 +19,7 @@ def overtaken(make: Make) -> tuple[lessor.Lease, lessor.Lease]:
     one, other = make(), make()
     first = one.acquire("job")
     other.break_lease(first.token, "for a test")
-    return first, other.acquire("job", timeout=20)
+    return first, other.acquire("job", timeout=60)
 
 
 def test_dynamodb_s_record_version_is_a_random_number_that_fences_nothing(make: Make) -> None:

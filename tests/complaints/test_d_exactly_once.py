@@ -142,7 +142,7 @@ def test_redis_py_s_cancelled_release_leaves_the_lock_stuck_for_ever(node: Embed
     async def main() -> None:
         async with lessor.aio.connect(node.endpoints, namespace) as client:
             for steps in range(4):
-                lease = await client.acquire("x", ttl=None, timeout=20)
+                lease = await client.acquire("x", ttl=None, timeout=60)
                 release = asyncio.create_task(lease.release())
                 for _ in range(steps):
                     await asyncio.sleep(0)

@@ -56,7 +56,7 @@ def test_hazelcast_s_lock_is_bound_to_its_thread_and_cannot_be_handed_over(make:
     owner, heir = make(), make()
     lease = owner.acquire("x", ttl=600)
     taken = heir.resume(lease.ticket())
-    assert lease.lost.wait(20)
+    assert lease.lost.wait(60)
     assert (lease.loss, lease.release()) == (Loss.TAKEN_OVER, False), "it cannot end it any more"
     assert (taken.token, taken.held) == (lease.token, True)
     assert taken.release()

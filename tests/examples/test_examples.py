@@ -124,7 +124,7 @@ def test_when_the_holder_of_the_lock_is_killed_the_next_one_starts_a_ttl_later(s
     second = start("lock", "--ttl", 1)
     second.says("waiting for my-lock")
     first.process.kill()
-    second.says("working with token 2")
+    second.says(r"working with token \d+")  # more than 2 if the first stood still for more than its ttl
 
 
 def test_a_lock_that_is_taken_away_is_waited_for_again(start: Start, node: Embedded) -> None:
@@ -203,10 +203,10 @@ def working() -> list[str]:
 
 def test_one_of_many_hosts_runs_the_job(start: Start) -> None:
     """P3: also the host that comes late, since the job has just run."""
-    children = [start("singleton_job", "--min-hold", 60) for _ in range(3)]
+    children = [start("singleton_job", "--min-hold", 600) for _ in range(3)]
     ended = sorted(child.process.wait(SOON_S) for child in children)
     assert ended == [0, 1, 1]
-    late = start("singleton_job", "--min-hold", 60)
+    late = start("singleton_job", "--min-hold", 600)
     late.says("skipped: it runs elsewhere, or has just run")
     assert late.process.wait(SOON_S) == 1
 

@@ -99,7 +99,7 @@ def test_the_second_waits_for_the_transaction_of_the_first(connect: Open, before
         until(lambda: looker.execute(WAITING).fetchone()[0] == 1, "the second waits for a lock")
         one.execute("INSERT INTO log (token) VALUES (%s)", [first])
         one.commit()
-        error = waiting.exception(timeout=10)
+        error = waiting.exception(timeout=60)
     if second < first:
         assert isinstance(error, StaleToken)
         assert (error.token, error.newest) == (second, first)
@@ -116,7 +116,7 @@ def test_the_second_is_judged_anew_if_the_first_takes_its_token_back(connect: Op
         waiting = pool.submit(write, two, 7)
         until(lambda: looker.execute(WAITING).fetchone()[0] == 1, "the second waits for a lock")
         one.rollback()
-        assert waiting.exception(timeout=10) is None
+        assert waiting.exception(timeout=60) is None
     assert (log_of(connect), newest_of(connect)) == ([7], 7)
 
 

@@ -73,7 +73,7 @@ def overtake(
             assert os.WIFSTOPPED(os.waitpid(child.pid, os.WUNTRACED)[1])
             child.stdin.write("go on\n")
             child.stdin.flush()
-            with client.lock(NAME, ttl=30, timeout=20) as lease:
+            with client.lock(NAME, ttl=600, timeout=60) as lease:
                 write_as_second(lease)
                 os.kill(child.pid, signal.SIGCONT)
                 return Overtaken(first, lease.token, child.stdout.readline().strip())

@@ -84,7 +84,7 @@ def asgi_server(app: Callable[[Any, Any, Any], Awaitable[Any]]) -> Iterator[str]
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
-    assert started.wait(10)
+    assert started.wait(60)
     try:
         yield address[0]
     finally:

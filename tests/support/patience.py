@@ -48,6 +48,16 @@ async def timed_out_awaited(acquire: Callable[[float], Awaitable[object]], short
     raise AssertionError(f"it never knew for certain that it was not granted: {told}")
 
 
+async def free_in_time(client: Any, name: str, shortest: float) -> bool:
+    """Wait until a name is free, for a short time, or for longer if that was too short even for an answer."""
+    for timeout in longer(shortest):
+        try:
+            return bool(await client.wait_free(name, timeout))
+        except Unavailable:
+            continue
+    raise AssertionError("it was never answered")
+
+
 def outlives(lease: Any, seconds: float) -> bool:
     """Wait until a lease has been renewed for so much longer; False if it was lost before."""
     first = lease.expire_time_unsafe()

@@ -47,7 +47,7 @@ def server(folder: Path) -> Iterator[str]:
         command = ["sh", "-c", SERVE, str(folder / "postgres"), str(home)]
         ready = [str(folder / "pg_isready"), "-q", "-h", str(home), "-U", USER, "-d", DATABASE]
         with subprocess.Popen(command, cwd="/", stdin=subprocess.PIPE, **owner):
-            until(lambda: subprocess.run(ready, check=False).returncode == 0, "the server is ready", timeout=30)
+            until(lambda: subprocess.run(ready, check=False).returncode == 0, "the server is ready")
             yield str(home)
     finally:
         shutil.rmtree(home, ignore_errors=True)
