@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from ..core import limits
 from ..core.commands import FOREVER, Claim, Operation, Ping
 from ..core.errors import LessorError
 from ..core.resources import Mode
@@ -17,7 +18,7 @@ from ..core.results import FREE, Cancelled, ClaimPhase, ClaimStatus, Pong
 from .calls import Call, Calls
 from .errors import AcquireTimeout, Unavailable
 from .leases import Leases
-from .records import Acquire, LeaseRecord, LeaseState, Terms, granted
+from .records import Acquire, LeaseRecord, LeaseState, Terms, Waiting, granted
 from .states import Loss
 
 WITHDRAW_GRACE_MS = 500
@@ -94,6 +95,28 @@ class Acquiring:
         elif not acquire.finished:
             acquire.on_done = _ignore
             self._withdraw(acquire)
+
+    def waiting(self, on_done: Callable[[Any], None], deadline_ms: int | None) -> None:
+        """Have `on_done` get what stands in line here, in the order of its coming, and how many stand before it."""
+
+        def look(claims: list[int]) -> None:
+            asked = claims[: limits.CLAIMS_PER_PING_MAX]
+
+            def done(result: Any) -> None:
+                if not isinstance(result, Pong):
+                    on_done(result)
+                    return
+                self._ponged(result)
+                beyond = [claim for claim in sorted(self._waiting) if asked and claim > asked[-1]]
+                if beyond:
+                    look(beyond)
+                else:
+                    lines = [self._waiting[claim] for claim in sorted(self._waiting)]
+                    on_done([Waiting.of(acquire) for acquire in lines if not acquire.observes])
+
+            self.call(Ping(tuple(asked)), done, deadline_ms)
+
+        look(sorted(self._waiting))
 
     def _claim(self, acquire: Acquire) -> None:
         acquire.claim = 0

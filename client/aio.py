@@ -22,7 +22,7 @@ from .lease import LeaseView
 from .loop_caller import LoopCaller
 from .news import check_on_lost
 from .recipes.aio_groups import Recipes
-from .records import LeaseRecord, Terms
+from .records import LeaseRecord, Terms, Waiting
 from .refusals import refused
 from .resuming import Resuming
 from .ticket import Ticket
@@ -413,6 +413,25 @@ class Client(BaseClient, AsyncModel, Recipes, Watches):
             Unavailable, BadRequest: as `acquire`.
         """
         return [lease async for lease in self._listed(everywhere(self.namespace, all_namespaces=all_namespaces), 0)]
+
+    async def waiting(self) -> list[Waiting]:
+        """Return what this client itself waits for in line now, in the order of its coming, and each one's position.
+
+        Raises:
+            Unavailable: as `acquire`.
+
+        >>> async def example(client):
+        ...     async with client.lock("x"):
+        ...         later = asyncio.create_task(client.acquire("x"))
+        ...         while not (line := await client.waiting()):
+        ...             await asyncio.sleep(0.01)
+        ...     print([(one.name, one.position) for one in line])
+        ...     await (await later).release()
+        >>> run(example)
+        [('x', 1)]
+        """
+        found: list[Waiting] = await self._caller.ask(self._caller.protocol.waiting)
+        return found
 
     # --- the end -----------------------------------------------------------------------------------------------------
 

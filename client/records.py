@@ -87,6 +87,33 @@ class Acquire:
         return self.operation.resources[0].mode == Mode.OBSERVE
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a client stands in line for. `waiters_ahead`: so many claims that wait came before it, on any of its paths.
+
+    Those who hold are not among them. Where a client waits for much, in long lines, not all of it is counted: 1000
+    stands for as many or more, and for what was not counted.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    resources: tuple[Resource, ...]
+    holder: str
+    waiters_ahead: int
+
+    @classmethod
+    def of(cls, acquire: Acquire) -> "Waiting":
+        """Return it as users see it."""
+        claim = acquire.operation
+        path = claim.resources[0].path
+        return cls("/".join(path), path, claim.resources, claim.holder, acquire.waiters_ahead)
+
+    @property
+    def position(self) -> int:
+        """Its place in line: 1 for the next one."""
+        return self.waiters_ahead + 1
+
+
 def granted(acquire: Acquire, status: ClaimStatus, session: int) -> LeaseRecord:
     """Return the record of a lease from the news of its grant."""
     claim = acquire.operation

@@ -21,7 +21,7 @@ from .lease import LeaseView
 from .model import Model
 from .news import check_on_lost
 from .recipes.sync_groups import Recipes
-from .records import LeaseRecord, Terms
+from .records import LeaseRecord, Terms, Waiting
 from .refusals import refused
 from .resuming import Resuming
 from .ticket import Ticket
@@ -415,6 +415,22 @@ class Client(BaseClient, Model, Recipes, Watches):
         ['x', 'y']
         """
         return list(self._listed(everywhere(self.namespace, all_namespaces=all_namespaces), 0))
+
+    def waiting(self) -> list[Waiting]:
+        """Return what this client itself waits for in line now, in the order of its coming, and each one's position.
+
+        Raises:
+            Unavailable: as `acquire`.
+
+        >>> with client.lock("x"):
+        ...     threading.Thread(target=lambda: client.acquire("x").release()).start()
+        ...     while not (line := client.waiting()):
+        ...         _ = threading.Event().wait(0.01)
+        ...     [(one.name, one.position) for one in line]
+        [('x', 1)]
+        """
+        found: list[Waiting] = self._caller.ask(self._caller.protocol.waiting)
+        return found
 
     # --- the end -----------------------------------------------------------------------------------------------------
 

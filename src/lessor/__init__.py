@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .client.holders import ClaimDenied
     from .client.lease import LeaseView
     from .client.recipes.rules import Leader, Member
+    from .client.records import Waiting
     from .client.refusals import (
         CannotGrow,
         DeadlockDetected,
@@ -112,6 +113,7 @@ __all__ = [
     "TransactionDeclined",
     "Unavailable",
     "VersionConflict",
+    "Waiting",
     "WrongKey",
     "aio",
     "connect",
@@ -129,6 +131,7 @@ _HOMES = {
     "client.holders": "ClaimDenied",
     "client.lease": "LeaseView",
     "client.recipes.rules": "Leader Member",
+    "client.records": "Waiting",
     "client.refusals": (
         "CannotGrow DeadlockDetected LimitDiffers NamespaceExists NamespaceInUse NoSuchNamespace "
         "NoSuchSemaphore NotCovered NotHeldError OutOfSequence Refused SemaphoreExists SemaphoreInUse "

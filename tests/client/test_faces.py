@@ -34,6 +34,7 @@ WAITING |= {
     "recover",
     "about",
     "wait_free",
+    "waiting",
     "validate",
     "shrink",
     "share",
