@@ -89,7 +89,12 @@ def run(options: argparse.Namespace) -> int:
         )
     if options.depth and not options.exhaustive:
         options.parser.error("--depth needs --exhaustive")
+    if options.json and options.shrink:
+        options.parser.error("--shrink tells in words what it finds: it does not go with --json")
     if options.exhaustive:
+        for name in ("worlds", "seed", "for", "set", "shells", "trace", "shrink"):
+            if vars(options)[name] not in (None, False):
+                options.parser.error(f"--{name} does not go with --exhaustive, which leaves nothing to chance")
         return _run_exhaustive(options)
     single = options.seed is not None and options.worlds is None and vars(options)["for"] is None
     if options.trace and not single:

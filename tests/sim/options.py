@@ -29,6 +29,12 @@ SMALL_LIMITS: dict[str, tuple[int, ...]] = {
 """Limits that a world may make small, so that a short one reaches them."""
 
 
+BOUNDS: dict[str, tuple[int, int]] = {"nodes": (1, 5), "clients": (1, 50), "names": (1, 3), "duration_ms": (1, 10**7)}
+"""What `--set` takes; a probability is from 0 to 1, all else from 0 on."""
+
+MOST = 10**9
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What kind of world it is. Probabilities are per message or per commit, weights are relative."""
@@ -197,7 +203,18 @@ def parse(text: str) -> dict[str, Any]:
                 raise ValueError("limits can only be set to ()")
             found[name] = ()
         elif kind in (int, float):
-            found[name] = kind(value)
+            found[name] = _number(name, value, kind)
         else:
-            found[name] = tuple(int(item) for item in value.split("+"))
+            found[name] = tuple(_number(name, item, int) for item in value.split("+"))
     return found
+
+
+def _number(name: str, text: str, kind: Any) -> Any:
+    try:
+        value = kind(text)
+    except ValueError:
+        raise ValueError(f"{name} is a number, not {text!r}") from None
+    least, most = BOUNDS.get(name, (0, 1) if kind is float else (-1 if name == "waits_ms" else 0, MOST))
+    if not least <= value <= most:
+        raise ValueError(f"{name} is from {least} to {most}, not {text}")
+    return value

@@ -80,6 +80,28 @@ def test_options_are_read_as_they_are_told() -> None:
         parse("colour=red")
 
 
+@pytest.mark.parametrize(
+    "told", ["nodes=0", "nodes=6", "clients=0", "names=4", "nodes=three", "loss=1.5", "loss=nan", "kill=-1", "ttls_ms="]
+)
+def test_options_that_make_no_world_are_refused(told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["sim", "--seed", "1", "--set", told])
+    assert refused.value.code == 2
+    assert f"argument --set: {told.partition('=')[0]} is " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags", ["--seed 1", "--worlds 2", "--for 1s", "--shells", "--trace", "--shrink", "--set nodes=1"]
+)
+def test_what_leaves_nothing_to_chance_takes_no_option_of_chance(
+    flags: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["sim", "--exhaustive", *flags.split()])
+    assert refused.value.code == 2
+    assert f"{flags.split(maxsplit=1)[0]} does not go with --exhaustive" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", OFF)
 def test_each_thing_that_may_go_wrong_does_in_some_worlds_and_not_in_others(name: str) -> None:
     assert {bool(getattr(Options.draw(Random(seed)), name)) for seed in range(200)} == {False, True}
