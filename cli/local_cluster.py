@@ -18,8 +18,10 @@ from ..transport.ports import ReservedPorts
 
 HOST: Final = "127.0.0.1"
 LOOK_S: Final = 0.01
-STOP_TIMEOUT_S: Final = 10.0
-START_TIMEOUT_S: Final = 30.0
+STOP_TIMEOUT_S: Final = 30.0
+START_TIMEOUT_S: Final = 120.0
+"""A node that ends is noticed at once: this is for a machine on which three interpreters start very slowly."""
+
 LOG_LINES_SHOWN: Final = 5
 
 T = TypeVar("T")

@@ -31,7 +31,7 @@ LOOK_S: Final = 0.05
 """Between two looks at all nodes, each of which costs some milliseconds of a processor."""
 
 ASK_TIMEOUT_S: Final = 1.0
-TIMEOUT_S: Final = 20.0
+TIMEOUT_S: Final = 60.0
 
 T = TypeVar("T")
 

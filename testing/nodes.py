@@ -15,7 +15,7 @@ from ..core.effects import Role, Send
 from ..core.errors import LessorError
 from ..transport.ports import AddressInUse
 
-STOP_TIMEOUT_S: Final = 10.0
+STOP_TIMEOUT_S: Final = 30.0
 
 
 class ClusterFailed(LessorError):

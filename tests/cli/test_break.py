@@ -116,6 +116,6 @@ def test_who_waits_is_told_to_have_it_now(service: str, client: lessor.Client, r
         thread.start()
         until(lambda: len(client.describe("passed")) == 2, "it waits")
         done = run("break", "passed", "--reason", "r", "--yes", "--endpoints", service)
-        thread.join(30)
+        thread.join(60)
         assert f"held now by next, token {got[0].token}" in done.out
     assert not lease.held

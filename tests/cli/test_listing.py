@@ -63,7 +63,7 @@ def test_show_tells_all_about_one_lease(service: str, lease: lessor.Lease, waite
         assert words in text.out
 
     lease.release()
-    waiter.join(10)
+    waiter.join(60)
 
 
 def test_show_of_what_nobody_holds_says_no_with_the_same_keys(service: str, run: Run) -> None:

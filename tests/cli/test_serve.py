@@ -157,9 +157,14 @@ def test_a_node_whose_disk_fails_ends_at_once(arguments: list[str], endpoint: st
         resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))
 
     with serving(*arguments, preexec_fn=small_files) as process, lessor.connect(endpoint, request_timeout=1) as client:
-        with contextlib.suppress(lessor.LessorError):
-            for number in range(100):
-                client.acquire(f"big-{number}", ttl=60, data=b"x" * 60_000, timeout=1)
+        names = (f"big-{number}" for number in range(10_000))
+
+        def ended() -> bool:
+            with contextlib.suppress(lessor.LessorError):
+                client.acquire(next(names), ttl=60, data=b"x" * 60_000, timeout=1)
+            return process.poll() is not None
+
+        until(ended, "the node to end", every=0)
         done = finish(process)
     assert done.code == exit_codes.NODE_FAILED
     assert "critical" in done.err.splitlines()[-1]

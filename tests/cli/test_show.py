@@ -27,7 +27,7 @@ def waiting(client: lessor.Client, want: Want, name: str, before: int) -> Iterat
     thread.start()
     until(lambda: len(client.describe(name)) > before, "he stands in line")
     yield
-    thread.join(30)
+    thread.join(60)
 
 
 def test_all_who_read_are_shown_and_who_waits_has_its_place(
@@ -69,7 +69,7 @@ def test_who_waits_first_in_line_here_and_is_kept_back_elsewhere_is_shown_with_w
     with waiting(other, write("a"), "a", 1):
         assert run("show", "b", "--json", "--endpoints", service).json["kept_back_by"] == [], "he is in the way himself"
         lease.release()
-    thread.join(30)
+    thread.join(60)
 
 
 def test_a_semaphore_is_shown_with_its_units(
@@ -165,4 +165,4 @@ def test_who_only_observes_has_no_place_in_line(service: str, client: lessor.Cli
         shown = run("show", "seen", "--json", "--endpoints", service).json
         assert (shown["waiting"], shown["observing"]) == ([], 1)
         assert "1 waits until it is free" in run("show", "seen", "--endpoints", service).out
-    thread.join(30)
+    thread.join(60)

@@ -18,6 +18,7 @@ from lessor.client.wants import write
 from lessor.client.watch import Told, Watching
 from lessor.core.events import Event
 
+from ..support.sockets import free_port
 from .commands import Run, finish, lessor_process, read_until
 
 pytestmark = pytest.mark.system
@@ -165,12 +166,11 @@ def test_people_read_lines(service: str, client: lessor.Client) -> None:
     assert done.err == ""
 
 
-def test_a_service_that_is_away_is_told_and_waited_for(tmp_path: object) -> None:
-    with lessor.embedded() as node:
-        endpoint = node.endpoints
-    process = lessor_process("watch", "--endpoints", endpoint)
+def test_a_service_that_is_away_is_told_and_waited_for() -> None:
+    port = free_port()
+    process = lessor_process("watch", "--endpoints", f"tcp://127.0.0.1:{port}")
     read_until(process, "no node answers")
-    with lessor.embedded(port=int(endpoint.rpartition(":")[2])):
+    with lessor.embedded(port=port):
         read_until(process, "lessor watch: watching")
     process.kill()
     finish(process)
