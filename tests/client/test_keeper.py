@@ -35,19 +35,26 @@ def hold_the_gil(seconds):
 client = lessor.connect(sys.argv[1], "kept")
 lease = client.acquire("x", ttl={ttl}, keeper="process", {more})
 while not lease._keeper._shared[0] and lease.held:
-    pass
+    lease.progress()
+if not lease.held:
+    sys.exit()
 print(lease._keeper.pid, flush=True)
 """
 
 
-def start(node: Embedded, body: str, more: str = "", ttl: float = 1.0) -> "subprocess.Popen[str]":
-    program = HOLD.replace("{more}", more).replace("{ttl}", str(ttl)) + body
-    return subprocess.Popen([sys.executable, "-c", program, node.endpoints], stdout=subprocess.PIPE, text=True)
+def start(node: Embedded, body: str, more: str = "", shortest: float = 1.0) -> tuple["subprocess.Popen[str]", int]:
+    """Start a process that holds a lease, and return it and the number of its keeper.
 
-
-def keeper_of(process: "subprocess.Popen[str]") -> int:
-    assert process.stdout is not None
-    return int(process.stdout.readline())
+    The lease is a longer one if the machine stands still for longer than the first one lasts.
+    """
+    for ttl in longer(shortest):
+        program = HOLD.replace("{more}", more).replace("{ttl}", str(ttl)) + body
+        process = subprocess.Popen([sys.executable, "-c", program, node.endpoints], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        if said := process.stdout.readline():
+            return process, int(said)
+        process.communicate()
+    raise AssertionError("no lease is kept until its keeper is there")
 
 
 def alive(pid: int) -> bool:
@@ -65,8 +72,7 @@ def test_a_lease_is_kept_over_work_that_holds_the_gil_and_released_at_the_end(
     work = "print(lease.held, lease.state.value, flush=True); print(lease.release())"
 
     def is_kept(ttl: float) -> bool:
-        process = start(node, f"hold_the_gil({ttl + 3}); {work}", ttl=ttl)
-        pid = keeper_of(process)
+        process, pid = start(node, f"hold_the_gil({ttl + 3}); {work}", shortest=ttl)
         told, _ = process.communicate(timeout=100)
         assert process.returncode == 0
         until(lambda: not alive(pid), "the keeper has ended")
@@ -84,8 +90,7 @@ def test_without_a_keeper_the_same_work_loses_its_lease(node: Embedded) -> None:
 
 
 def test_a_keeper_keeps_nothing_of_a_dead_parent(node: Embedded, observer: lessor.Client) -> None:
-    process = start(node, "hold_the_gil(40)")
-    pid = keeper_of(process)
+    process, pid = start(node, "hold_the_gil(90)")
     process.kill()
     process.communicate()
     until(lambda: not alive(pid), "the keeper has ended")
@@ -93,20 +98,18 @@ def test_a_keeper_keeps_nothing_of_a_dead_parent(node: Embedded, observer: lesso
 
 
 def test_a_keeper_kills_its_parent_at_the_deadline_if_asked_though_it_holds_the_gil(node: Embedded) -> None:  # P8
-    process = start(node, "hold_the_gil(40)", 'on_lost="kill"')
-    pid = keeper_of(process)
+    process, pid = start(node, "hold_the_gil(90)", 'on_lost="kill"')
     node.stop()
-    process.communicate(timeout=35)
+    process.communicate(timeout=80)
     assert process.returncode == -signal.SIGKILL
     until(lambda: not alive(pid), "the keeper has ended")
 
 
 def test_work_without_progress_is_not_kept_for_ever(node: Embedded, observer: lessor.Client) -> None:
-    process = start(node, "hold_the_gil(5); print(lease.held, lease.loss.value)", "progress_timeout=1")
-    keeper_of(process)
+    process, _ = start(node, "hold_the_gil(5); print(lease.held, lease.loss.value)", "progress_timeout=1")
     until(lambda: observer.describe("x") == [], "the lease runs out")
     told, _ = process.communicate(timeout=60)
-    assert told.split() == ["False", "expired"]
+    assert told in ("False expired\n", "False no progress\n"), "the latter if it was lost before it could begin"
 
 
 @pytest.mark.parametrize(("options", "text"), [({"ttl": None}, "needs a ttl"), ({"auto_renew": False}, "auto_renew")])

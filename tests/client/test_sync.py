@@ -380,7 +380,7 @@ def test_closing_tells_a_thread_that_asks_a_service_that_is_not_there() -> None:
 
 def test_a_detached_lease_survives_its_client(make: Callable[..., Client]) -> None:
     client, other = make(), make()
-    client.acquire("x", ttl=0.4, detached=True)
+    client.acquire("x", ttl=0.4, detached=True, auto_renew=False)
     client.close()
     until(lambda: other.describe("x") == [], "it expires by itself")
     assert [event.kind for event in other.events("x", since=0).events] == ["granted", "expired"]
