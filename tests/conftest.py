@@ -39,6 +39,13 @@ WAYS = ("[restarted", "[new leader", "-restarted", "-new leader")
 """The same behaviours through restarts and elections; `make test` has them plain."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Run a test that is named by its own name, deep or not: so does the line that repeats what failed."""
+    given = config.invocation_params.args
+    if any("::" in argument for argument in given) and not any(argument.startswith("-m") for argument in given):
+        config.option.markexpr = ""
+
+
 @pytest.hookimpl(tryfirst=True)  # before those are taken out that are not asked for
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     """Mark what is deep."""

@@ -332,3 +332,10 @@ def test_a_stray_file_a_missing_link_and_an_absolute_link_are_found(tmp_path: Pa
     ):
         assert expected in problems
     assert "py.typed" not in problems
+
+
+def test_a_deep_test_that_is_named_is_run_as_the_lines_that_repeat_a_failure_ask() -> None:
+    name = "tests/system/test_crashes.py::test_two_of_three_nodes_suffice"
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", name]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert name in done.stdout.splitlines(), done.stdout

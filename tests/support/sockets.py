@@ -43,7 +43,7 @@ def a_context() -> Iterator[Context]:
 def seeded(name: str) -> random.Random:
     """Chance for one test, from LESSOR_SEED if that is set; pytest shows how to have it again if the test fails."""
     seed = int(os.environ.get("LESSOR_SEED") or secrets.randbits(32))
-    sys.stdout.write(f"to repeat: LESSOR_SEED={seed} pytest -k {name}\n")
+    sys.stdout.write(f"to repeat: LESSOR_SEED={seed} pytest -m '' -k {name}\n")
     return random.Random(seed)
 
 
