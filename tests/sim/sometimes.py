@@ -57,7 +57,7 @@ SOMETIMES: Final = (
 """All of them; a swarm that is large enough and has not reached one fails."""
 
 WORLDS_ENOUGH: Final = 2000
-"""So many worlds reach every one of these many times over: the rarest comes in one world of a hundred."""
+"""So many worlds reach every one of these many times over: the rarest comes in one world of two hundred."""
 
 COMMON: Final = (
     "a change of leader with slots open",
