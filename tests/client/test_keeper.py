@@ -48,7 +48,7 @@ def start(node: Embedded, body: str, more: str = "", shortest: float = 1.0) -> t
     The lease is a longer one if the machine stands still for longer than the first one lasts.
     """
     for ttl in longer(shortest):
-        program = HOLD.replace("{more}", more).replace("{ttl}", str(ttl)) + body
+        program = (HOLD.replace("{more}", more) + body).replace("{ttl}", str(ttl))
         process = subprocess.Popen([sys.executable, "-c", program, node.endpoints], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         if said := process.stdout.readline():
@@ -72,7 +72,7 @@ def test_a_lease_is_kept_over_work_that_holds_the_gil_and_released_at_the_end(
     work = "print(lease.held, lease.state.value, flush=True); print(lease.release())"
 
     def is_kept(ttl: float) -> bool:
-        process, pid = start(node, f"hold_the_gil({ttl + 3}); {work}", shortest=ttl)
+        process, pid = start(node, "hold_the_gil({ttl} + 3); " + work, shortest=ttl)
         told, _ = process.communicate(timeout=100)
         assert process.returncode == 0
         until(lambda: not alive(pid), "the keeper has ended")
@@ -106,7 +106,7 @@ def test_a_keeper_kills_its_parent_at_the_deadline_if_asked_though_it_holds_the_
 
 
 def test_work_without_progress_is_not_kept_for_ever(node: Embedded, observer: lessor.Client) -> None:
-    process, _ = start(node, "hold_the_gil(5); print(lease.held, lease.loss.value)", "progress_timeout=1")
+    process, _ = start(node, "hold_the_gil({ttl} + 4); print(lease.held, lease.loss.value)", "progress_timeout=1")
     until(lambda: observer.describe("x") == [], "the lease runs out")
     told, _ = process.communicate(timeout=60)
     assert told in ("False expired\n", "False no progress\n"), "the latter if it was lost before it could begin"
