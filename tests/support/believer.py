@@ -119,7 +119,7 @@ def announce(lease: Any) -> None:
     """Say that it is held, since when, under which token and by which process, and which one keeps it."""
     keeper = lease._keeper
     if keeper is not None:
-        while not keeper._shared[0]:
+        while not keeper._shared[0] and lease.held:
             pass  # it has not renewed yet
     tell("held", now_ns(), lease.token, os.getpid(), *([keeper.pid] if keeper is not None else []))
 

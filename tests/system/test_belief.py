@@ -10,8 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -67,11 +67,7 @@ class Believer:
 
     def __exit__(self, *_: object) -> None:
         """Leave no process."""
-        for pid in {*self.pids, self._process.pid}:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        self._tell(signal.SIGKILL, {*self.pids, self._process.pid})
         self._process.communicate()
 
     @property
@@ -122,17 +118,21 @@ class Believer:
 
     def stand_still(self) -> None:
         """Stop whatever belongs to it."""
+        self._tell(signal.SIGSTOP, self.pids)
         for pid in self.pids:
-            os.kill(pid, signal.SIGSTOP)
-        for pid in self.pids:
-            until(lambda pid=pid: state_of(pid) == "T", "it stands still")  # type: ignore[misc]
+            until(lambda pid=pid: state_of(pid) in "TZ", "it stands still")  # type: ignore[misc]
 
     def wake(self) -> int:
         """Let it go on, and return a moment before that."""
         now = now_ns()
-        for pid in self.pids:
-            os.kill(pid, signal.SIGCONT)
+        self._tell(signal.SIGCONT, self.pids)
         return now
+
+    def _tell(self, number: signal.Signals, pids: Iterable[int]) -> None:
+        """Send a signal to those that live: a helper ends with its lease, which may be lost early."""
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def end(self) -> None:
         """Let it come to its end."""
@@ -140,7 +140,11 @@ class Believer:
 
 
 def state_of(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text("ascii").rsplit(") ", maxsplit=1)[1][0]
+    """Return what the kernel calls the state of a process; of one that has gone, that of one that is to go."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("ascii").rsplit(") ", maxsplit=1)[1][0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "Z"
 
 
 class Stage:
