@@ -41,8 +41,8 @@ lessor demo --json | jq .outage_ms
 CONTENDERS: Final = "ABCD"
 KEEPER: Final = "the-primary"
 KEEPER_TTL_S: Final = 5.0
-"""Less than is left of the demo after the kill, so that only the new leader can renew it; a busy machine may stand still
-for less."""
+"""Less than is left of the demo after the kill, so that only the new leader can renew it; more than a busy machine
+stands still for."""
 SECONDS_MIN: Final = 4.0
 SECONDS_MAX: Final = 40.0
 SECONDS: Final = 12.0
