@@ -519,10 +519,6 @@ class Claims:
         """Return a claim as it is kept on disk, None if it has ended."""
         return self.all.get(number)
 
-    def chains_sorted(self) -> dict[tuple[int, int], list[int]]:
-        """Return the claims of each flow of control, in the order of their numbers."""
-        return {key: sorted(chain) for key, chain in self.chains.items()}
-
     def records(self) -> list[ClaimRecord]:
         """Return every claim in the order of their numbers."""
         return [self.all[number] for number in sorted(self.all)]

@@ -19,6 +19,7 @@ from .commands import (
     DEFAULT_NAMESPACE,
     LOOKS,
     PING_NUMBERS,
+    REPEATABLE,
     SESSIONLESS,
     Adopt,
     AlterNamespace,
@@ -56,7 +57,7 @@ from .lapses import Lapses
 from .looks import Looks
 from .namespaces import Namespaces
 from .pins import Pins
-from .records import RECORD_KINDS, ClaimRecord, SessionRecord, StateHeader
+from .records import RECORD_KINDS, ClaimRecord, StateHeader
 from .registers import Registers
 from .results import (
     NAMESPACE_IN_USE,
@@ -218,7 +219,7 @@ class LeaseState:
 
     def _execute(self, command: Command, answering: bool) -> Result:  # noqa: FBT001 - private
         operation = command.operation
-        once = type(operation) in self._do
+        once = not isinstance(operation, REPEATABLE)
         if not once and type(operation) in SESSIONLESS:
             return self._execute_without_session(command, answering)
         session = self.sessions_open.get(command.session)
@@ -414,32 +415,6 @@ class LeaseState:
             "registers": self.registers.shelf,
             "namespaces": self.namespaces.shelf,
         }
-
-    @property
-    def changed_sessions(self) -> dict[int, None]:
-        """The sessions that changed since the last save."""
-        return self.sessions_open.changed
-
-    @property
-    def changed_claims(self) -> dict[int, None]:
-        """The claims that changed since the last save."""
-        return self.claims.changed
-
-    def session_record(self, number: int) -> SessionRecord | None:
-        """Return a session as it is kept on disk, None if it has ended."""
-        return self.sessions_open.record(number)
-
-    def claim_record(self, number: int) -> ClaimRecord | None:
-        """Return a claim as it is kept on disk, None if it has ended."""
-        return self.claims.record(number)
-
-    def all_sessions(self) -> list[SessionRecord]:
-        """Return every session in the order of their numbers."""
-        return self.sessions_open.records()
-
-    def all_claims(self) -> list[ClaimRecord]:
-        """Return every claim in the order of their numbers."""
-        return self.claims.records()
 
     def forget_changes(self) -> None:
         """Count as changed from now on only what changes from now on."""

@@ -373,7 +373,7 @@ def test_an_answer_is_kept_only_until_the_client_has_seen_it() -> None:  # P10
         outcome = held_by(client, f"name {turn}")
         world.finish(client.release(outcome.lease))
     world.run(2_000)
-    record = world.service.state.all_sessions()[0]
+    record = world.service.state.sessions_open.records()[0]
     assert len(record.replies) <= 1
 
 

@@ -38,7 +38,7 @@ def outlive_the_session(world: World, client: FakeClient) -> None:
 
 
 def _sessions(world: World) -> list[int]:
-    return [record.session for record in world.service.state.all_sessions()]
+    return [record.session for record in world.service.state.sessions_open.records()]
 
 
 @pytest.fixture

@@ -118,8 +118,8 @@ def test_python_etcd3_leaks_a_lease_with_each_attempt() -> None:
         world.finish(other.acquire(timeout_ms=20 * (number % 2)))
     world.run(1_000)
     assert len(world.claims()) == 1
-    assert len(world.service.state.all_sessions()) == 2
-    assert all(len(session.replies) <= 1 for session in world.service.state.all_sessions())
+    assert len(world.service.state.sessions_open.records()) == 2
+    assert all(len(session.replies) <= 1 for session in world.service.state.sessions_open.records())
 
 
 def test_python_etcd3_never_renews() -> None:

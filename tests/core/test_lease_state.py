@@ -49,7 +49,7 @@ def test_a_try_is_denied_while_somebody_holds_and_says_who_and_until_when() -> N
     leases.claim(anna, "x", ttl_ms=1000)
     before = leases.state.snapshot()
     assert leases.claim(ben, "x") == Denied("holder of x", token=1, expires_at_ms=1000)
-    assert LeaseState.restore(before).all_claims() == leases.state.all_claims()
+    assert LeaseState.restore(before).claims.records() == leases.state.claims.records()
 
 
 def test_two_claims_of_one_session_exclude_each_other_like_anybodys() -> None:
@@ -276,11 +276,11 @@ def test_a_retried_command_has_one_effect_and_one_answer(operation: Operation) -
     leases.claim(ben, "x", ttl_ms=9000, wait_ms=FOREVER)
     command = leases.command(anna, operation)
     first = leases.batch(command)
-    after_first, revision = leases.state.all_claims(), leases.state.revision
+    after_first, revision = leases.state.claims.records(), leases.state.revision
     leases.lead()  # the retry may reach another leader, long after
     leases.after(700)
     assert leases.batch(command, command) == first * 2
-    assert leases.state.all_claims() == after_first
+    assert leases.state.claims.records() == after_first
     assert leases.state.revision == revision
 
 
@@ -308,7 +308,7 @@ def test_answers_that_the_client_has_seen_are_dropped_and_their_numbers_refused(
     for number in range(1, 11):
         leases.ask(anna, claim(f"x{number}"), number=number)
     leases.ask(anna, Ping(()), acked_below=8)
-    record = leases.state.session_record(anna)
+    record = leases.state.sessions_open.record(anna)
     assert record is not None
     assert [reply.number for reply in record.replies] == [8, 9, 10]
     answer = leases.ask(anna, claim("y"), number=7)

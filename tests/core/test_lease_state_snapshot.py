@@ -120,16 +120,16 @@ def test_a_change_is_marked_for_saving_and_a_restored_state_has_none() -> None:
     anna, ben = leases.session(), leases.session()
     leases.claim(anna, "x")
     leases.claim(ben, "x", wait_ms=FOREVER)
-    leases.state.changed_sessions.clear()
-    leases.state.changed_claims.clear()
+    leases.state.sessions_open.changed.clear()
+    leases.state.claims.changed.clear()
     leases.close(anna)
-    assert list(leases.state.changed_sessions) == [anna]
-    assert sorted(leases.state.changed_claims) == [1, 2]
-    assert leases.state.session_record(anna) is None
-    assert leases.state.claim_record(1) is None
+    assert list(leases.state.sessions_open.changed) == [anna]
+    assert sorted(leases.state.claims.changed) == [1, 2]
+    assert leases.state.sessions_open.record(anna) is None
+    assert leases.state.claims.record(1) is None
     restored = LeaseState.restore(leases.state.snapshot())
-    assert not restored.changed_sessions
-    assert not restored.changed_claims
+    assert not restored.sessions_open.changed
+    assert not restored.claims.changed
 
 
 def test_what_is_saved_of_each_change_adds_up_to_the_state() -> None:  # the lease tables are written so
@@ -138,16 +138,18 @@ def test_what_is_saved_of_each_change_adds_up_to_the_state() -> None:  # the lea
     state = LeaseState()
     for slot, entry in enumerate(a_story().log, start=1):
         state.apply(slot, entry)
-        for number in state.changed_sessions:
-            session = state.session_record(number)
+        for number in state.sessions_open.changed:
+            session = state.sessions_open.record(number)
             sessions[number] = encode(session) if session else b""
-        for number in state.changed_claims:
-            record = state.claim_record(number)
+        for number in state.claims.changed:
+            record = state.claims.record(number)
             claims[number] = encode(record) if record else b""
-        state.changed_sessions.clear()
-        state.changed_claims.clear()
-        assert [row for _, row in sorted(sessions.items()) if row] == [encode(row) for row in state.all_sessions()]
-        assert [row for _, row in sorted(claims.items()) if row] == [encode(row) for row in state.all_claims()]
+        state.sessions_open.changed.clear()
+        state.claims.changed.clear()
+        assert [row for _, row in sorted(sessions.items()) if row] == [
+            encode(row) for row in state.sessions_open.records()
+        ]
+        assert [row for _, row in sorted(claims.items()) if row] == [encode(row) for row in state.claims.records()]
 
 
 # --- restoring what is no state --------------------------------------------------------------------------------------

@@ -295,7 +295,7 @@ def test_a_change_of_leader_goes_through_the_sessions_once_however_many_namespac
     leases.state.sessions_open._sessions = found = Passes(leases.state.sessions_open._sessions)
     leases.lead()
     assert found.passes == min(namespaces, 1)
-    ends_ms = [record.expires_at_ms for record in leases.state.all_sessions()[1:]]
+    ends_ms = [record.expires_at_ms for record in leases.state.sessions_open.records()[1:]]
     assert ends_ms == [1000 + 1000 * (number + 1) for number in range(namespaces)], "each its own grace"
 
 

@@ -242,8 +242,10 @@ class Script:
         state = max(
             (node.learner for node in self.world.nodes.values() if node.up), key=lambda it: it.applied_upto
         ).state
-        self.world.tell(OUTCOMES, f"clock {ms(state.clock_ms)}, sessions {[it.session for it in state.all_sessions()]}")
-        for record in state.all_claims():
+        self.world.tell(
+            OUTCOMES, f"clock {ms(state.clock_ms)}, sessions {[it.session for it in state.sessions_open.records()]}"
+        )
+        for record in state.claims.records():
             self.world.tell(OUTCOMES, show(state.looks.info(record)))
 
     # --- clients -----------------------------------------------------------------------------------------------------

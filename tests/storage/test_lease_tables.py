@@ -51,8 +51,8 @@ def test_a_state_saved_at_any_moment_is_loaded_byte_for_byte(directory: DataDire
             for _ in range(chance.randint(1, 6)):
                 history.apply_some(chance.randint(0, 120))
                 tables.save(history.state)
-                assert not history.state.changed_claims
-                assert not history.state.changed_sessions
+                assert not history.state.claims.changed
+                assert not history.state.sessions_open.changed
                 assert load(directory).snapshot() == history.state.snapshot()
         assert load(directory).snapshot() == history.state.snapshot()
 
@@ -65,8 +65,8 @@ def test_a_loaded_state_goes_on_as_the_saved_one_would_have(directory: DataDirec
         with directory.open_lease_tables() as tables:
             tables.replace(history.state)
             restarted = tables.load()
-        assert not restarted.changed_claims
-        assert not restarted.changed_sessions
+        assert not restarted.claims.changed
+        assert not restarted.sessions_open.changed
         later = history.apply_some(300)
         assert replay(restarted, later) == history.state.snapshot()
 
@@ -215,7 +215,7 @@ def test_a_name_in_any_script_is_kept_as_it_is(directory: DataDirectory, chance:
         column = [row[0] for row in tables._database.connection.execute("SELECT resources FROM claims")]
         assert [json.loads(text) for text in column] == [[[[name], 0, 0, 0]] for name in names]
     loaded = load(directory)
-    assert [claim.resources for claim in loaded.all_claims()] == resources
+    assert [claim.resources for claim in loaded.claims.records()] == resources
     assert loaded.snapshot() == state.snapshot()
 
 

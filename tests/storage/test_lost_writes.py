@@ -115,11 +115,11 @@ def much_changed(history: LeaseHistory, tables: LeaseTables) -> None:
 
 def one_session_pinged(history: LeaseHistory, tables: LeaseTables) -> None:
     """Nothing comes and nothing goes, so that no count tells."""
-    record = history.state.all_sessions()[-1]
+    record = history.state.sessions_open.records()[-1]
     session = record.session
     pings = [encode(Command(session, session, 1_000_000, 0, Ping(()), proof=proof_of(record.key)))]
     history.state.apply(history.state.applied_upto + 1, Batch(history.term, history.elapsed_ms + 1, tuple(pings)))
-    assert session in history.state.changed_sessions
+    assert session in history.state.sessions_open.changed
     tables.save(history.state)
 
 

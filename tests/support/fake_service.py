@@ -137,11 +137,11 @@ class Service:
         self.log.append(entry)
         outcome = self.state.apply(self.state.applied_upto + 1, entry)
         self.kinds += [event.kind for event in outcome.events]
-        for number in self.state.changed_claims:
-            claim = self.state.claim_record(number)
+        for number in self.state.claims.changed:
+            claim = self.state.claims.record(number)
             if claim is not None and number not in self.executed.setdefault(claim.data, []):
                 self.executed[claim.data].append(number)
-        self.state.changed_claims.clear()
+        self.state.claims.changed.clear()
         if not self.leader:
             return []
         applied = Applied(self.ballot, self.state.clock_ms, tuple(outcome.answers), tuple(outcome.notices))
@@ -587,7 +587,7 @@ class World:
 
     def claims(self, tag: bytes = b"") -> list[ClaimRecord]:
         """What is held and waited for in the service, or what came of one acquire."""
-        return [claim for claim in self.service.state.all_claims() if not tag or claim.data == tag]
+        return [claim for claim in self.service.state.claims.records() if not tag or claim.data == tag]
 
     def leftovers(self) -> list[ClaimRecord]:
         """Claims in the service that no living client knows as its lease, nor waits for."""

@@ -88,7 +88,7 @@ def check_same(state: LeaseState, model: LeaseModel) -> None:
     page = state.looks.answer(ListClaims("", 0, 500))
     assert isinstance(page, ClaimPage)
     assert page.claims == tuple(map(model.info, model.wishes))
-    for party, record in zip(model.parties, state.all_sessions(), strict=True):
+    for party, record in zip(model.parties, state.sessions_open.records(), strict=True):
         kept = {reply.number: without_details(Outcome([(0, reply.result)])).answers[0][1] for reply in record.replies}
         assert (party.number, party.key, party.timeout_ms) == (record.session, record.key, record.timeout_ms)
         assert (party.expires_at_ms, party.acked_below) == (record.expires_at_ms, record.acked_below)
@@ -170,7 +170,7 @@ class Watcher:
 
 def check_exclusion(state: LeaseState) -> None:
     """Assert that no two claims hold what they cannot hold side by side (P3), and no semaphore is over its limit."""
-    held = [claim for claim in state.all_claims() if claim.token]
+    held = [claim for claim in state.claims.records() if claim.token]
     units: Counter[tuple[str, tuple[str, ...]]] = Counter()
     limit: dict[tuple[str, tuple[str, ...]], int] = {}
     for place, claim in enumerate(held):

@@ -103,8 +103,8 @@ class Tale:
         return Lead(self.term)
 
     def some_ms(self) -> int:
-        due = [claim.ends_at_ms - self.state.clock_ms for claim in self.state.all_claims()]
-        due += [session.expires_at_ms - self.state.clock_ms for session in self.state.all_sessions()]
+        due = [claim.ends_at_ms - self.state.clock_ms for claim in self.state.claims.records()]
+        due += [session.expires_at_ms - self.state.clock_ms for session in self.state.sessions_open.records()]
         due += [lapse.closed_until_ms - self.state.clock_ms for lapse in self.state.lapses.records()]
         near = [ms for ms in due if 0 < ms < 5000] or [0]
         return self.chance.choice((0, 0, 0, 0, 1, 70, 300, min(near), min(near), self.chance.choice(near), 2000))
@@ -119,7 +119,7 @@ class Tale:
         if self.told and self.chance.random() < 0.06:
             return self.chance.choice(self.told)  # a retry
         self.number += 1
-        live = self.state.all_sessions()
+        live = self.state.sessions_open.records()
         session = self.chance.choice(live).session if live and self.chance.random() < 0.97 else self.chance.randrange(9)
         found = self.state.sessions_open.get(session)
         attach = found.record.attach if found is not None and self.chance.random() < 0.97 else self.chance.randrange(3)
@@ -181,7 +181,7 @@ class Tale:
         return Resource(self.chance.choice(PATHS), mode, count, limit)
 
     def token(self) -> int:
-        held = [claim.token for claim in self.state.all_claims() if claim.token]
+        held = [claim.token for claim in self.state.claims.records() if claim.token]
         return self.chance.choice(held) if held and self.chance.random() < 0.95 else self.chance.randrange(12)
 
     def number_of_claim(self) -> int:
@@ -209,7 +209,7 @@ class Tale:
         if dice < 0.3 or not len(self.state.sessions_open):
             return OpenSession(pick(KEYS), pick(TIMEOUTS_MS), "", pick(NAMESPACES))
         if dice < 0.6:
-            record = max(self.state.all_sessions(), key=lambda one: one.attach + self.chance.random())
+            record = max(self.state.sessions_open.records(), key=lambda one: one.attach + self.chance.random())
             attach = max(1, record.attach + pick((-1, -1, 0, 1, 1, 1)))
             key = record.key if self.chance.random() < 0.9 else pick(KEYS)
             new_key = pick((b"", b"", *KEYS, self.chance.randbytes(16)))
@@ -219,7 +219,7 @@ class Tale:
         if dice < 0.85:
             pings = [
                 (one.session, one.attach * ATTACH_STEP + 1, 0, proof_of(one.key) ^ (self.chance.random() < 0.1))
-                for one in self.state.all_sessions()
+                for one in self.state.sessions_open.records()
             ]
             return KeepAlive(tuple(part for ping in (*pings, (99, 1, 0, 0)) for part in ping))
         return CloseSession() if dice < 0.95 else EndSession(self.chance.randrange(9))
@@ -247,7 +247,7 @@ class Tale:
 
     def about_a_register(self) -> Operation:
         """Most often of the path that a claim holds to write, under its token."""
-        writing = [one for one in self.state.all_claims() if one.token and one.resources[0].mode == Mode.WRITE]
+        writing = [one for one in self.state.claims.records() if one.token and one.resources[0].mode == Mode.WRITE]
         version = self.chance.choice((0, 1, 2, ANY_VERSION, ANY_VERSION))
         writing = writing[:1] if self.chance.random() < 0.5 else writing  # the longest held is written to most
         claim = self.chance.choice(writing) if writing else None
@@ -259,7 +259,7 @@ class Tale:
         return PutRegister(*place, token, version, b"r")
 
     def held_place(self) -> tuple[str, tuple[str, ...]]:
-        claims = [claim for claim in self.state.all_claims() if claim.token]
+        claims = [claim for claim in self.state.claims.records() if claim.token]
         if not claims:
             return "n", ("x",)
         claim = self.chance.choice(claims)

@@ -150,7 +150,7 @@ class Leases:
             self.release(session, held[0])
         for semaphore in state.semaphores.shelf.records():
             self.ask(session, DeleteSemaphore(semaphore.namespace, semaphore.path, force=True))
-        for record in state.all_sessions():
+        for record in state.sessions_open.records():
             if record.session != session:
                 self.close(record.session)
         for namespace in state.namespaces.shelf.records():
@@ -269,24 +269,28 @@ def replayed(log: Iterable[Entry], *, answering: bool = True) -> LeaseState:
     return state
 
 
+def _sorted(chains: dict[tuple[int, int], dict[int, None]]) -> dict[tuple[int, int], list[int]]:
+    return {key: sorted(chain) for key, chain in chains.items()}
+
+
 def check_consistent(state: LeaseState) -> None:
     """Assert what holds after every entry: the records fit together, and every index is what they alone would give."""
     assert check_records(state.header, *(table.records() for table in state.tables.values()))
     anew = LeaseState.restore(state.snapshot())
     assert anew.snapshot() == state.snapshot()
     assert _frozen_queues(state) == _frozen_queues(anew), "the queues are those of the records (P7, P10)"
-    claims = state.all_claims()
+    claims = state.claims.records()
     assert state.claims.by_token == {record.token: record.claim for record in claims if record.token}
     assert (state.held, state.waiting) == (anew.held, anew.waiting)
     assert state.held + state.waiting == len(claims)
-    sessions = {record.session: record for record in state.all_sessions()}
+    sessions = {record.session: record for record in state.sessions_open.records()}
     assert 0 not in sessions, "0 stands for no session"
     assert state.sessions == len(sessions)
     assert state.sessions_open._by_key == {record.key: number for number, record in sessions.items()}
     for number in sessions:
         owned = [record.claim for record in claims if record.session == number]
         assert sorted(state.sessions_open[number].claims) == owned, "a session knows its claims"
-    assert {key: sorted(chain) for key, chain in state.claims.chains.items()} == anew.claims.chains_sorted()
+    assert _sorted(state.claims.chains) == _sorted(anew.claims.chains)
     assert state.namespaces.claims == anew.namespaces.claims
     assert state.sessions_open.in_namespace == anew.sessions_open.in_namespace
     for table, other in zip(state.tables.values(), anew.tables.values(), strict=True):
@@ -320,8 +324,8 @@ def check_deadlines(state: LeaseState) -> None:
     heap: dict[tuple[int, int], int] = {}
     for deadline_ms, kind, number in state._deadlines._heap:
         heap[kind, number] = min(deadline_ms, heap.get((kind, number), deadline_ms))
-    due = {(SESSION_ENDS, record.session): record.expires_at_ms for record in state.all_sessions()}
-    for record in state.all_claims():
+    due = {(SESSION_ENDS, record.session): record.expires_at_ms for record in state.sessions_open.records()}
+    for record in state.claims.records():
         if record.ends_at_ms > state.clock_ms:  # an overdue one is pinned
             due[LEASE_ENDS if record.token else WAIT_ENDS, record.claim] = record.ends_at_ms
     for lapsed in state.lapses.records():
@@ -337,8 +341,8 @@ def check_deadlines(state: LeaseState) -> None:
 
 def check_nothing_overdue(state: LeaseState) -> None:
     """Assert that whatever was due at the state's clock or before has ended."""
-    for session in state.all_sessions():
+    for session in state.sessions_open.records():
         assert session.expires_at_ms > state.clock_ms, f"session {session.session} is overdue"
-    for record in state.all_claims():
+    for record in state.claims.records():
         overdue = 0 < record.ends_at_ms <= state.clock_ms
         assert not overdue or state.pins.pinned(record), f"claim {record.claim} is overdue"
