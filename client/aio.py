@@ -458,11 +458,7 @@ class Client(BaseClient, AsyncModel, Recipes, Watches):
     # --- parts -------------------------------------------------------------------------------------------------------
 
     def _lease(self, record: Any, on_lost: Any, keeper: str | None = None) -> Lease:
-        lease = Lease(self._caller, record)
-        lease.watch_loss(on_lost)
-        if keeper is not None:
-            lease.keep(on_lost)
-        return lease
+        return Lease(self._caller, record, on_lost, keeper)
 
     async def _listed(self, namespace: str, after: int) -> AsyncIterator[LeaseView]:
         page, upto = await self._views(ListClaims(namespace, after, limits.LIST_PAGE_MAX))

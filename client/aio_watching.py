@@ -43,7 +43,7 @@ class Watch:
         self._reading = asyncio.Lock()
         self._finalizer: weakref.finalize[..., Any] | None = None
         self._look_at = 0.0
-        begins_anew_after_fork(self)
+        begins_anew_after_fork(self, Watch._begin_anew)
 
     def __repr__(self) -> str:
         """Show what it watches, and where it stands."""
@@ -77,9 +77,9 @@ class Watch:
 
     async def close(self) -> None:
         """End the watch, and any wait for it, at once. May be called twice."""
-        self.end(None)
+        self._end(None)
 
-    def end(self, error: BaseException | None) -> None:
+    def _end(self, error: BaseException | None) -> None:
         """Close the watch; whoever reads it gets the error."""
         if self._closed:
             return
@@ -92,7 +92,7 @@ class Watch:
             asyncio.get_running_loop().remove_reader(feed.fileno())
             _leave(feed)
 
-    def begin_anew(self) -> None:
+    def _begin_anew(self) -> None:
         """Be the watch of a new process: it goes on from where the parent's was."""
         if self._feed is not None:
             leave_behind(self._feed)
@@ -241,7 +241,7 @@ class Watches:
 
     def _end_watches(self) -> None:
         for watch in list(self._watches):
-            watch.end(ClientClosed("the client was closed"))
+            watch._end(ClientClosed("the client was closed"))  # noqa: SLF001 - so that its reader is told why
 
 
 def _leave(feed: Feed) -> None:

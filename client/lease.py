@@ -33,8 +33,8 @@ def as_datetime(epoch_ms: float) -> dt.datetime:
 class BaseLease:
     """What a held lease says of itself in both faces of the client, and to whom."""
 
-    def __init__(self, caller: BaseCaller, record: LeaseRecord) -> None:
-        """Made by the client."""
+    def __init__(self, caller: BaseCaller, record: LeaseRecord, on_lost: Any = None, keeper: str | None = None) -> None:
+        """Made by the client: from now on what `on_lost` says is done at its loss, and a keeper renews it too."""
         self._caller: Any = caller
         self._protocol = caller.protocol
         self._record = record
@@ -42,6 +42,10 @@ class BaseLease:
         self._ended: Any = None
         self._given_back = False
         self._keeper: Any = None
+        if on_lost is not None:
+            self._tell_first(on_loss(caller, on_lost, type(self)))
+        if keeper is not None:
+            self._keep(on_lost)
 
     def __repr__(self) -> str:
         """Show the name, the token and the state."""
@@ -206,7 +210,7 @@ class BaseLease:
             lambda news: news.tell(callback), lambda: self._caller.post(lambda: call(callback, self, self.state))
         )
 
-    def tell_first(self, step: Callable[[LeaseRecord], None]) -> None:
+    def _tell_first(self, step: Callable[[LeaseRecord], None]) -> None:
         """Have a step done with each change as soon as it is noticed; it must neither wait nor fail."""
         self._watch(lambda news: news.tell_first(step), lambda: step(self._record))
 
@@ -224,7 +228,7 @@ class BaseLease:
             self._watch(lambda news: news.set_on_end(event), event.set)
         return self._ended
 
-    def begin_release(self, done: Callable[[Any], None]) -> None:
+    def _begin_release(self, done: Callable[[Any], None]) -> None:
         """Begin to give the lease back, and wait for nothing; `done` is called once, with the answer or an error."""
         self._given_back = True
         if self._record.over or self._is_not_ours():
@@ -233,12 +237,7 @@ class BaseLease:
         caller, protocol = self._caller, self._protocol
         caller.do(lambda: protocol.release(self._record, done, protocol.now_ms + caller.request_timeout_ms))
 
-    @property
-    def gone(self) -> bool:
-        """Whether nobody counts on it any more: it was released, maybe after it had been lost."""
-        return self._given_back or self._record.state is LeaseState.RELEASED
-
-    def keep(self, on_lost: Any) -> None:
+    def _keep(self, on_lost: Any) -> None:
         """Have a process of its own renew the lease too; it does what `on_lost` says if that is a signal."""
         from .keeper import Keeper  # noqa: PLC0415 - few need it, and it needs much
 
@@ -246,19 +245,14 @@ class BaseLease:
         try:
             keeper = self._keeper = Keeper(self._protocol.endpoints, self.ticket(), self._record, signal)
         except BaseException:  # as of a machine that has no room for another process: nobody would have the lease
-            self.begin_release(lambda _: None)
+            self._begin_release(lambda _: None)
             raise
-        self.tell_first(keeper.changed)
+        self._tell_first(keeper.changed)
         self._record.kept_until = keeper.until
 
     def _set_if_lost(self, event: Any) -> None:
         if self._record.state is LeaseState.LOST:
             event.set()
-
-    def watch_loss(self, on_lost: Any) -> None:
-        """Do what `on_lost` says when the lease is lost."""
-        if on_lost is not None:
-            self.tell_first(on_loss(self._caller, on_lost, type(self)))
 
     def _watch(self, ask: Callable[[News], None], at_once: Callable[[], None]) -> None:
         def step() -> None:
@@ -315,6 +309,11 @@ class BaseLease:
         True
         """
         return as_datetime(self.expire_time_unsafe()) - checked_gap(gap)
+
+
+def gone(lease: BaseLease) -> bool:
+    """Return whether nobody counts on a lease any more: it was released, maybe after it had been lost."""
+    return lease._given_back or lease._record.state is LeaseState.RELEASED  # noqa: SLF001 - for our recipes, not users
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ class Scope:
         self._before = task.cancelling()
         self._fired = False
         self._over = False
-        lease.tell_first(self._changed)
+        lease._tell_first(self._changed)  # noqa: SLF001 - a part of the lease, not a user of it
 
     def end(self, error: BaseException | None) -> bool:
         """Learn how the body ended; True if it was cancelled because of the loss, and for no other reason."""

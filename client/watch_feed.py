@@ -3,7 +3,8 @@
 import os
 import threading
 import weakref
-from typing import Protocol as Protocol_
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from ..core.effects import Role
 from ..transport import sockets
@@ -26,27 +27,20 @@ _shared: "weakref.WeakKeyDictionary[Protocol, _Shared]" = weakref.WeakKeyDiction
 _lock = threading.RLock()  # also the garbage collector may close a watch
 
 
-class Forkable(Protocol_):
-    """A watch, as a fork concerns it."""
-
-    def begin_anew(self) -> None:
-        """Be the watch of a new process: its locks are nobody's, and its sockets are the parent's."""
-        ...
+W = TypeVar("W")
+_watches: "weakref.WeakKeyDictionary[Any, Callable[[Any], None]]" = weakref.WeakKeyDictionary()
 
 
-_watches: "weakref.WeakSet[Forkable]" = weakref.WeakSet()
-
-
-def begins_anew_after_fork(watch: Forkable) -> None:
-    """Have a watch told that it is in the child of a fork."""
-    _watches.add(watch)
+def begins_anew_after_fork(watch: W, begin_anew: Callable[[W], None]) -> None:
+    """Have a watch told that it is in the child of a fork: its locks are nobody's, and its sockets are the parent's."""
+    _watches[watch] = begin_anew
 
 
 def _after_fork() -> None:
     global _lock  # noqa: PLW0603 - a thread of the parent may have held it
     _lock = threading.RLock()
-    for watch in list(_watches):
-        watch.begin_anew()
+    for watch, begin_anew in list(_watches.items()):
+        begin_anew(watch)
 
 
 if hasattr(os, "register_at_fork"):

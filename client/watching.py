@@ -47,7 +47,7 @@ class Watch:
         self._state = threading.RLock()
         self._finalizer: weakref.finalize[..., Any] | None = None
         self._look_at = 0.0
-        begins_anew_after_fork(self)
+        begins_anew_after_fork(self, Watch._begin_anew)
 
     def __repr__(self) -> str:
         """Show what it watches, and where it stands."""
@@ -84,9 +84,9 @@ class Watch:
 
     def close(self) -> None:
         """End the watch, and any wait for it, at once. May be called twice."""
-        self.end(None)
+        self._end(None)
 
-    def end(self, error: BaseException | None) -> None:
+    def _end(self, error: BaseException | None) -> None:
         """Close the watch; whoever reads it gets the error."""
         with self._state:
             if self._closed:
@@ -103,7 +103,7 @@ class Watch:
             finally:
                 self._reading.release()
 
-    def begin_anew(self) -> None:
+    def _begin_anew(self) -> None:
         """Be the watch of a new process: it goes on from where the parent's was."""
         if self._line is not None:
             leave_behind(self._line)
@@ -253,7 +253,7 @@ class Watches:
         with _watches_lock:
             watches = list(self._watches)
         for watch in watches:
-            watch.end(ClientClosed("the client was closed"))
+            watch._end(ClientClosed("the client was closed"))  # noqa: SLF001 - so that its reader is told why
 
 
 class _Line:

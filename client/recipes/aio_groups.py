@@ -296,7 +296,7 @@ async def _release_all(leases: Iterable["Lease"]) -> None:
     answers: list[asyncio.Future[Any]] = []
     for lease in list(leases):
         answers.append(loop.create_future())
-        lease.begin_release(functools.partial(_set, answers[-1]))
+        lease._begin_release(functools.partial(_set, answers[-1]))  # noqa: SLF001 - which users have no need of
     if answers:
         await asyncio.wait(answers)  # what was not answered goes on in the background, or ends by itself
 

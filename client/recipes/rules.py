@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from ...core import limits
 from ...core.checks import check_path
@@ -17,16 +17,7 @@ from ..lease import LeaseView
 from ..news import check_on_lost
 from ..wants import Name, path_of, several
 
-
-class HasGone(Protocol):
-    """What is kept: a lease of either face."""
-
-    @property
-    def gone(self) -> bool:
-        """Whether nobody counts on it any more."""
-
-
-L = TypeVar("L", bound=HasGone)
+L = TypeVar("L")
 
 LOOK_S: Final = 1.0
 """How often whoever waits for an event looks whether what he holds himself is still held."""
@@ -223,8 +214,9 @@ class Kept(Generic[L]):
     `with` or `release`, counts no more.
     """
 
-    def __init__(self) -> None:
-        """Start with none."""
+    def __init__(self, gone: Callable[[L], bool]) -> None:
+        """Start with none; `gone` says of a lease whether it was given back."""
+        self._gone = gone
         self._entries: list[tuple[Any, L, bool]] = []
 
     def push(self, flow: Any, lease: L, *, scoped: bool = False) -> None:
@@ -234,7 +226,7 @@ class Kept(Generic[L]):
 
     def top(self, flow: Any) -> L | None:
         """Return the last lease of a flow that it has not given back."""
-        kept = (lease for whose, lease, _ in reversed(self._entries) if whose == flow and not lease.gone)
+        kept = (lease for whose, lease, _ in reversed(self._entries) if whose == flow and not self._gone(lease))
         return next(kept, None)
 
     def pop(self, flow: Any) -> L:
@@ -258,7 +250,7 @@ class Kept(Generic[L]):
         return entries[-1][1]
 
     def _forget(self) -> None:
-        for entry in [entry for entry in self._entries if entry[1].gone and not entry[2]]:
+        for entry in [entry for entry in self._entries if self._gone(entry[1]) and not entry[2]]:
             with suppress(ValueError):  # in place, since other threads push, pop and forget, too
                 self._entries.remove(entry)
 

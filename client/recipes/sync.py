@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from ..durations import Duration
 from ..errors import ServiceBusy, Unavailable
+from ..lease import gone
 from ..wants import Name, units
 from .rules import Kept, Leader, LeadershipChanged, changed, checked, leader_of, owners_may_differ, under, untold
 
@@ -36,7 +37,7 @@ class Semaphore:
         units(name, 1, limit)  # refuses what is none
         self._client = client
         self._name, self._limit, self._ttl = name, limit, ttl
-        self._kept: Kept[Lease] = Kept()
+        self._kept: Kept[Lease] = Kept(gone)
 
     def __repr__(self) -> str:
         """Show the name and the limit."""
@@ -114,7 +115,7 @@ class ReentrantLock:
         checked(name, ttl)
         self._client = client
         self._name, self._ttl = name, ttl
-        self._kept: Kept[Lease] = Kept()
+        self._kept: Kept[Lease] = Kept(gone)
 
     def acquire(self, *, timeout: Duration | None = None) -> "Lease":
         """Return the lease that this thread has, or wait in line for it.

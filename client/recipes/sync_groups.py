@@ -307,7 +307,7 @@ def _release_all(leases: Iterable["Lease"]) -> None:
     answers = []
     for lease in list(leases):
         answers.append(Outcome())
-        lease.begin_release(answers[-1].set)
+        lease._begin_release(answers[-1].set)  # noqa: SLF001 - which users have no need of
     for answer in answers:
         with suppress(Unavailable, ServiceBusy, ClientClosed):  # it goes on in the background, or ends by itself
             answer.wait()

@@ -8,7 +8,7 @@ import pytest
 import lessor
 import lessor.client.aio as awaited
 import lessor.client.sync as blocking
-from lessor.client import aio_holding, asks, holding
+from lessor.client import aio_holding, aio_watching, asks, holding, watching
 from lessor.client.aio_model import AsyncModel
 from lessor.client.base import Options
 from lessor.client.description import Description
@@ -96,6 +96,21 @@ def test_both_have_the_same_names_in_the_same_order(name: str) -> None:
     assert members(blocking, name) == members(awaited, name)
     assert len(members(blocking, name)) >= 3
     assert getattr(blocking, name).__base__ is getattr(awaited, name).__base__
+
+
+OF_A_LEASE = """
+    name path resources namespace token holder data held state lost_reason why_lost loss renewal_lateness remaining
+    check progress ticket expire_time_unsafe expire_time_with_safety_gap
+    lost ended on_change renew release shrink share update write erase
+"""
+OF_A_WATCH = "revision closed next close"
+
+
+@pytest.mark.parametrize("face", [holding, aio_holding, watching, aio_watching])
+def test_what_is_not_for_users_has_no_public_name(face: Any) -> None:
+    """What only the client's own parts may do with a lease or a watch gave users odd errors."""
+    shown, names = (face.Lease, OF_A_LEASE) if hasattr(face, "Lease") else (face.Watch, OF_A_WATCH)
+    assert {name for name in dir(shown) if not name.startswith("_")} == set(names.split())
 
 
 @pytest.mark.parametrize("name", [*SHAPE, "connect"])

@@ -92,7 +92,7 @@ def test_both_watches_have_the_same_calls_with_the_same_parameters(name: str) ->
         assert words(ours) == words(two[member]), member
         if inspect.isfunction(ours):
             assert parameters(ours) == parameters(two[member]), member
-            waits = member not in {"__init__", "__iter__", "begin_anew", "end", "watch"}
+            waits = member not in {"__init__", "__iter__", "watch"}
             assert inspect.iscoroutinefunction(two[member]) == waits, member
 
 

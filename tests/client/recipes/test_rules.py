@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -92,7 +93,7 @@ def test_a_share_of_nothing_is_refused(names: list[str], capacity: Any) -> None:
 
 def test_each_flow_has_its_own_last_lease() -> None:
     a, b, c = Task("a"), Task("b"), Task("c")
-    kept: Kept[Task] = Kept()
+    kept: Kept[Task] = Kept(attrgetter("gone"))
     for flow, lease in ((1, a), (2, b), (1, c)):
         kept.push(flow, lease)
     assert (kept.top(1), kept.top(2), kept.top(3)) == (c, b, None)
@@ -104,7 +105,7 @@ def test_each_flow_has_its_own_last_lease() -> None:
 
 def test_what_was_given_back_by_other_means_counts_no_more_and_is_not_kept() -> None:
     """P10: else each `with pool.acquire()` would leave an entry behind."""
-    kept: Kept[Task] = Kept()
+    kept: Kept[Task] = Kept(attrgetter("gone"))
     first = Task("first")
     kept.push(1, first)
     for flow in range(1, 100):
@@ -118,7 +119,7 @@ def test_what_was_given_back_by_other_means_counts_no_more_and_is_not_kept() -> 
 
 def test_what_a_with_has_entered_is_left_by_its_end_alone_whoever_ends_it() -> None:
     outer, inner, acquired = Task("outer"), Task("inner"), Task("acquired")
-    kept: Kept[Task] = Kept()
+    kept: Kept[Task] = Kept(attrgetter("gone"))
     kept.push(1, outer, scoped=True)
     kept.push(1, inner, scoped=True)
     kept.push(1, acquired)
