@@ -57,7 +57,7 @@ SOMETIMES: Final = (
 """All of them; a swarm that is large enough and has not reached one fails."""
 
 WORLDS_ENOUGH: Final = 2000
-"""So many worlds reach every one of these many times over: the rarest comes in one world of two hundred."""
+"""So many worlds reach every one of these many times over: the rarest comes in one world of a hundred."""
 
 COMMON: Final = (
     "a change of leader with slots open",
@@ -83,8 +83,12 @@ WORLDS_FEW: Final = 100
 EVERY: Final = (*SOMETIMES, *WIDE_SOMETIMES)
 """Those of wide worlds, too."""
 
-RARE: Final = ("a pinned lease that outlived its session", "an overdue pinned lease that changed hands")
-"""Reached by so few worlds that no swarm is held to them; `lessor sim --json` tells of them, too."""
+RARE: Final = (
+    "a pinned lease that outlived its session",
+    "an overdue lease that ended with its pin",
+    "an overdue pinned lease that changed hands",
+)
+"""Reached by so few worlds, 2 to 7 of 2,000, that no swarm is held to them; `lessor sim --json` tells of them, too."""
 
 
 def never(marks: Counter[str]) -> list[str]:

@@ -60,7 +60,6 @@ WIDE_SOMETIMES: Final = (
     "a name that was closed for a while",
     "a closed name that opened to one who waited",
     "a lease inherited with its session",
-    "an overdue lease that ended with its pin",
 )
 
 
