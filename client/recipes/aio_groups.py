@@ -23,6 +23,7 @@ from .rules import (
     Share,
     Skipped,
     arrived,
+    check_function,
     check_job,
     check_parties,
     check_ttl,
@@ -339,6 +340,8 @@ def singleton(
     check_job(name, ttl, timeout, min_hold, on_lost)
 
     def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R | Skipped]]:
+        check_function(function, awaited=True)
+
         @functools.wraps(function)
         async def run(*arguments: P.args, **options: P.kwargs) -> R | Skipped:
             return await alone(lambda: function(*arguments, **options))

@@ -1,5 +1,7 @@
 """What the recipes of both faces share, without any I/O: what is asked under which name, and what the answers mean."""
 
+import functools
+import inspect
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -107,6 +109,27 @@ def check_job(name: Name, ttl: Duration | None, timeout: Duration | None, min_ho
         milliseconds(timeout, "timeout", 0, limits.WAIT_MS_MAX)
     if milliseconds(min_hold, "min_hold"):
         milliseconds(min_hold, "min_hold other than 0", limits.TTL_MS_MIN)
+
+
+def check_function(function: Callable[..., Any], *, awaited: bool) -> None:
+    """Refuse what the singleton of this face cannot run, where it is decorated.
+
+    Raises:
+        BadRequest: the call of a coroutine function or a generator only makes what is to run, and in the blocking face
+            that would run after the lease was given back; the call of a plain function gives nothing to be awaited.
+    """
+    what = getattr(function, "__qualname__", repr(function))
+    # a plain wrapper of a coroutine function hands on what is to be awaited, or has run it
+    if awaited and not _is_awaited(inspect.unwrap(function)):
+        raise BadRequest(f"{what} is no coroutine function; lessor.recipes has one for plain functions")
+    if not awaited and (_is_awaited(function) or inspect.isgeneratorfunction(function)):
+        raise BadRequest(f"{what} is no plain function; lessor.recipes.aio has one for coroutines")
+
+
+def _is_awaited(function: Any) -> bool:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
 def under(name: Name, *parts: str) -> tuple[str, ...]:

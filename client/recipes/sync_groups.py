@@ -1,7 +1,6 @@
 """Recipes of the blocking face for several parties: barriers, parties, shared work, scheduled jobs."""
 
 import functools
-import inspect
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from ..caller import Outcome
 from ..durations import Duration, milliseconds
-from ..errors import AcquireTimeout, BadRequest, ClientClosed, ServiceBusy, Unavailable
+from ..errors import AcquireTimeout, ClientClosed, ServiceBusy, Unavailable
 from ..wants import Name, read
 from .rules import (
     ENDPOINTS,
@@ -26,6 +25,7 @@ from .rules import (
     Share,
     Skipped,
     arrived,
+    check_function,
     check_job,
     check_parties,
     check_ttl,
@@ -342,9 +342,7 @@ def singleton(
     check_job(name, ttl, timeout, min_hold, on_lost)
 
     def decorate(function: Callable[P, R]) -> Callable[P, R | Skipped]:
-        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
-            # its call only makes what is to run, and that would run after the lease was given back
-            raise BadRequest(f"{function.__qualname__} is no plain function; lessor.recipes.aio has one for coroutines")
+        check_function(function, awaited=False)
 
         @functools.wraps(function)
         def run(*arguments: P.args, **options: P.kwargs) -> R | Skipped:

@@ -1,15 +1,16 @@
 """What is wrong in itself is refused by both faces, on the line on which it stands, and nothing is sent or begun."""
 
 import asyncio
+import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import lessor
-from lessor import BadRequest
+from lessor import BadRequest, recipes
 from lessor.client.caller import Caller
 from lessor.client.loop_caller import LoopCaller
 
@@ -137,6 +138,43 @@ def test_a_singleton_of_the_blocking_face_takes_no_coroutine() -> None:
             raise AssertionError("this runs")
 
     client.close()
+
+
+def test_a_singleton_of_the_asyncio_face_takes_no_plain_function() -> None:
+    """It would have run, and only then would there have been nothing to await."""
+
+    def job() -> None:
+        raise AssertionError("this runs")
+
+    async def ticks() -> AsyncIterator[int]:
+        yield 1
+
+    with pytest.raises(BadRequest, match=r"job is no coroutine function; lessor\.recipes has one"):
+        recipes.aio.singleton("x")(job)  # type: ignore[arg-type]
+    with pytest.raises(BadRequest, match="is no coroutine function"):
+        recipes.aio.singleton("x")(ticks)  # type: ignore[arg-type]
+
+
+def test_a_singleton_takes_whatever_can_be_called_in_the_way_of_its_face() -> None:
+    class Job:
+        async def __call__(self, word: str) -> str:
+            return word
+
+    @functools.wraps(Job.__call__)
+    def traced(*words: str) -> Awaitable[str]:
+        return Job()(*words)
+
+    @functools.wraps(Job.__call__)
+    def waited_for(*words: str) -> str:
+        return asyncio.run(Job()(*words))
+
+    for awaited in (Job(), functools.partial(Job(), "x"), functools.partial(Job.__call__, Job())):
+        recipes.aio.singleton("x")(awaited)
+        with pytest.raises(BadRequest, match="is no plain function"):
+            recipes.singleton("x")(awaited)
+    recipes.aio.singleton("x")(traced)
+    for plain in (functools.partial(print, "x"), print, waited_for):
+        recipes.singleton("x")(plain)
 
 
 @pytest.mark.parametrize("face", ["blocking", "asyncio"])
