@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from ..client import clock
 from ..client.errors import AcquireTimeout
+from ..client.lease import ends_by_max_hold
 from ..client.refusals import Refused
 from ..client.status import ask_status
 from ..client.sync import Client, Lease, connect
@@ -351,8 +352,7 @@ def _guard(lease: Lease, options: argparse.Namespace, grace: float, signals: Sig
         complain("lock", f"{options.behind[0]} cannot be run: {error.strerror}")
         return exit_codes.NOT_EXECUTABLE
     # on the lease's own clock: one that stands still while the machine sleeps would let the command run on afterwards
-    granted_at = _now()
-    deadline = granted_at + lease.remaining()
+    deadline = _now() + lease.remaining()
     stopping = killed = False
     while (code := command.poll()) is None:
         now, left = _now(), lease.remaining()
@@ -362,8 +362,7 @@ def _guard(lease: Lease, options: argparse.Namespace, grace: float, signals: Sig
             stopping = True
             # the service's word that it is lost may come long before the deadline; then this is all the time there is
             deadline = min(deadline, now + grace)
-            held_for = now - granted_at
-            complain("lock", f"{_why(lease, left, held_for, options.max_hold)}; {options.behind[0]} is told to stop")
+            complain("lock", f"{_why(lease, left, options.max_hold)}; {options.behind[0]} is told to stop")
             command.stop()
         if stopping and left <= 0 and now >= deadline:
             if not killed:
@@ -383,8 +382,8 @@ def _now() -> float:
     return clock.now_ms() / 1000
 
 
-def _why(lease: Lease, left: float, held_for: float, max_hold: float | None) -> str:
-    if max_hold is not None and held_for + left >= max_hold - LOOK_S:
+def _why(lease: Lease, left: float, max_hold: float | None) -> str:
+    if max_hold is not None and left > 0 and ends_by_max_hold(lease):
         return f"the lease may be held for {short(max_hold)} in all (--max-hold), and that ends in {short(left)}"
     if left > 0:
         return f"the lease could not be renewed and ends in {short(left)}"

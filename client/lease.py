@@ -316,6 +316,13 @@ def gone(lease: BaseLease) -> bool:
     return lease._given_back or lease._record.state is LeaseState.RELEASED  # noqa: SLF001 - for our recipes, not users
 
 
+def ends_by_max_hold(lease: BaseLease) -> bool:
+    """Return whether a lease that is held ends when it does since it may not be held for longer, renewed or not."""
+    record, protocol = lease._record, lease._protocol  # noqa: SLF001 - for our own command, not users
+    kind, _ = protocol.why_over(record, protocol.safe_until_ms(record))
+    return kind is Loss.MAX_HOLD
+
+
 @dataclass(frozen=True, slots=True)
 class LeaseView:
     """Somebody's lease, as the service described it: for people and for those who wait, not for its holder.

@@ -127,6 +127,45 @@ def test_a_command_is_told_to_stop_before_it_has_held_for_too_long(service: str)
     assert "the lease may be held for 2.0s in all (--max-hold)" in done.err or "(max_hold)" in done.err
 
 
+class StandsStill:
+    """A command that takes half a second of its lease to begin, and ends when it is told to."""
+
+    def __init__(self, lease: lessor.Lease) -> None:
+        until(lambda: lease.remaining() < 29.5, "it has begun")
+        self._told = False
+
+    def poll(self) -> int | None:
+        return 0 if self._told else None
+
+    def stop(self) -> None:
+        self._told = True
+
+    def kill(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("ttl", "max_hold", "why"),
+    [(600, 30, "may be held for 30.0s in all (--max-hold), and that ends in 2"), (30, 600, "could not be renewed")],
+)
+def test_why_it_is_told_to_stop_depends_on_no_clock_of_its_own(
+    ttl: int,
+    max_hold: int,
+    why: str,
+    client: lessor.Client,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """If it stood still after the grant, the end of the longest hold was taken for a renewal that had failed."""
+    lease = client.acquire("x", ttl, max_hold=max_hold)
+    monkeypatch.setattr(cli_lock, "Command", lambda *_: StandsStill(lease))
+    options = argparse.Namespace(behind=["work"], wants=[], max_hold=max_hold)
+    signals: Any = SimpleNamespace(next=lambda _: None, give_back=None)
+    assert cli_lock._guard(lease, options, 29.9, signals) == exit_codes.LEASE_LOST
+    assert why in capsys.readouterr().err
+    lease.release()
+
+
 def test_a_name_that_is_closed_for_a_while_says_so(service: str, client: lessor.Client) -> None:
     client.create_namespace("delayed", lock_delay=60)
     with lessor.connect(service, "delayed") as there:
