@@ -302,7 +302,7 @@ class Client(BaseClient, Model, Recipes, Watches):
             Unavailable, ServiceBusy, BadRequest: as `acquire`.
 
         >>> with client.lock("x"):
-        ...     client.wait_free("x", timeout=0.05)
+        ...     client.wait_free("x", timeout=0)
         False
         >>> client.wait_free("x")
         True

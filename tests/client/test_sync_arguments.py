@@ -5,8 +5,10 @@ import datetime as dt
 import doctest
 import importlib
 import inspect
+import re
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -194,6 +196,15 @@ def test_the_examples_in_the_docstrings_are_true(module: str) -> None:
         result = doctest.testmod(importlib.import_module(module), extraglobs=found)
     assert result.attempted
     assert not result.failed
+
+
+@pytest.mark.parametrize("module", EXAMPLES)
+def test_no_example_needs_an_answer_sooner_than_a_slow_machine_gives_it(module: str) -> None:
+    """A wait of a twentieth of a second raised Unavailable there: a short one also bounds the wait for the service."""
+    text = Path(importlib.import_module(module).__file__ or "").read_text()
+    examples = [line for line in text.splitlines() if line.lstrip().startswith((">>>", "..."))]
+    assert examples
+    assert [line for line in examples if re.search(r"timeout=(0\.\d|[1-4]\b)", line)] == []
 
 
 @pytest.mark.parametrize("shown", [Client, Lease])
