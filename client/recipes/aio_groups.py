@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from ..durations import Duration, milliseconds
-from ..errors import AcquireTimeout
+from ..errors import AcquireTimeout, Unavailable
 from ..wants import Name, read
 from .aio import Election, Observation, ReentrantLock, Semaphore, StableLeadership
 from .rules import (
@@ -96,17 +96,23 @@ class Barrier:
                     return
 
     async def _leave(self, round_: bytes, place: "Lease") -> None:
+        gate: Lease | None
         try:
-            async with self._client.lock(self._gate, self._ttl, timeout=LEAVE_S) as gate:
-                if await self._opened(round_):
-                    return
-                await place.release()
-                if not await self._arrived(round_):
-                    await gate.erase()
-        except AcquireTimeout:  # without the gate: whoever had it may have counted this one just before
+            gate = await self._client.acquire(self._gate, self._ttl, timeout=LEAVE_S)
+        except (AcquireTimeout, Unavailable):
             await place.release()
-            if await self._opened(round_):
-                return
+            gate = await self._client.try_acquire(self._gate, self._ttl)
+        if gate is None:  # whoever has it may have counted this one just before
+            opened = await self._opened(round_)
+        else:
+            async with gate:
+                opened = await self._opened(round_)
+                if not opened:
+                    await place.release()
+                    if not await self._arrived(round_):
+                        await gate.erase()
+        if opened:
+            return
         raise AcquireTimeout(f"not all {self._parties} parties came in time")
 
     async def _opened(self, round_: bytes) -> bool:

@@ -100,17 +100,23 @@ class Barrier:
                     return
 
     def _leave(self, round_: bytes, place: "Lease") -> None:
+        gate: Lease | None
         try:
-            with self._client.lock(self._gate, self._ttl, timeout=LEAVE_S) as gate:
-                if self._opened(round_):
-                    return
-                place.release()
-                if not self._arrived(round_):
-                    gate.erase()
-        except AcquireTimeout:  # without the gate: whoever had it may have counted this one just before
+            gate = self._client.acquire(self._gate, self._ttl, timeout=LEAVE_S)
+        except (AcquireTimeout, Unavailable):
             place.release()
-            if self._opened(round_):
-                return
+            gate = self._client.try_acquire(self._gate, self._ttl)
+        if gate is None:  # whoever has it may have counted this one just before
+            opened = self._opened(round_)
+        else:
+            with gate:
+                opened = self._opened(round_)
+                if not opened:
+                    place.release()
+                    if not self._arrived(round_):
+                        gate.erase()
+        if opened:
+            return
         raise AcquireTimeout(f"not all {self._parties} parties came in time")
 
     def _opened(self, round_: bytes) -> bool:

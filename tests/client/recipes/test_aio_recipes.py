@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 import lessor
-from lessor import AcquireTimeout, BadRequest, LeaseLost
+from lessor import AcquireTimeout, BadRequest, LeaseLost, Unavailable
 from lessor.actors.embedded import Embedded
+from lessor.client.recipes import aio_groups
 from lessor.client.recipes.rules import Share
 from lessor.recipes import SKIPPED, LeadershipChanged, aio
 
@@ -220,6 +221,28 @@ def test_barriers_open_for_all_and_not_for_who_was_cancelled(run: Callable[[Body
                 pass
 
         await soon(asyncio.gather(both(), both()))
+
+    run(body)
+
+
+def test_who_gives_up_at_a_barrier_leaves_nothing_behind_though_its_gate_was_not_answered_in_time(
+    run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P10: the register that says which round it is stayed until the next round."""
+    leave_s = 123.0
+    monkeypatch.setattr(aio_groups, "LEAVE_S", leave_s)
+
+    async def body(client: Client) -> None:
+        acquire = client.acquire
+
+        async def slow(*arguments: Any, **options: Any) -> Any:
+            if options.get("timeout") == leave_s:
+                raise Unavailable("no answer", indefinite=True)
+            return await acquire(*arguments, **options)
+
+        monkeypatch.setattr(client, "acquire", slow)
+        await timed_out_awaited(lambda timeout: client.barrier("b", 2).wait(timeout=timeout))
+        assert (await client.leases(), await client.registers()) == ([], [])
 
     run(body)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import lessor
-from lessor import AcquireTimeout, BadRequest, LeaseLost, NotHeldError
+from lessor import AcquireTimeout, BadRequest, LeaseLost, NotHeldError, Unavailable
 from lessor.actors.embedded import Embedded
 from lessor.client.caller import Outcome
 from lessor.client.recipes import sync_groups
@@ -338,6 +338,23 @@ def test_who_gives_up_at_a_barrier_does_not_count_any_more(
     until(lambda: one.describe(("b", "here")), "one is here")
     assert one.barrier("b", 2).wait(SOON_S) == 1
     assert early.result(SOON_S) == 0
+
+
+def test_who_gives_up_at_a_barrier_leaves_nothing_behind_though_its_gate_was_not_answered_in_time(
+    one: lessor.Client, other: lessor.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P10: the register that says which round it is stayed until the next round."""
+    acquire, leave_s = one.acquire, 123.0
+
+    def slow(*arguments: Any, **options: Any) -> lessor.Lease:
+        if options.get("timeout") == leave_s:
+            raise Unavailable("no answer", indefinite=True)
+        return acquire(*arguments, **options)
+
+    monkeypatch.setattr(sync_groups, "LEAVE_S", leave_s)
+    monkeypatch.setattr(one, "acquire", slow)
+    timed_out(one.barrier("b", 2).wait)
+    assert (other.leases(), other.registers()) == ([], [])
 
 
 @pytest.mark.parametrize("part", [(), ("gate",)])
