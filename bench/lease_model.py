@@ -10,6 +10,8 @@ import argparse
 import os
 import sqlite3
 import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from raw import RawClient
@@ -35,7 +37,7 @@ def claim(name: str, ttl_ms: int = WEEK_MS) -> Claim:
 
 def measure_claims(cluster: LocalCluster, claims: int, sessions: int) -> None:
     """Take so many names, and look at memory, files and a restart."""
-    leader = cluster.wait_for_leader()
+    cluster.wait_for_leader()
     client = RawClient(list(cluster.endpoint_of.values()))
     before = {node: memory(cluster, node) for node in cluster.nodes}
     numbers = client.open_sessions(sessions, 30 * 60 * 1000)
@@ -43,11 +45,13 @@ def measure_claims(cluster: LocalCluster, claims: int, sessions: int) -> None:
     answers = client.ask((numbers[index % sessions], claim(f"name-{index}")) for index in range(claims))
     took = time.monotonic() - begun
     assert all(isinstance(answer.result, ClaimStatus) and answer.result.token for answer in answers)
-    print(f"{claims} claims of {sessions} sessions were granted in {took:.1f} s ({claims / took:.0f} a second)")
+    rate = f"{claims / took:.0f} a second"
+    print(f"{claims} claims of {sessions} sessions were granted in {took:.1f} s ({rate}); {told(client)}")
     time.sleep(2)  # the lease tables are written twice a second
     for node in cluster.nodes:
         grown = memory(cluster, node) - before[node]
         print(f"node {node}: {grown / claims:.0f} bytes of memory for each claim; {files(cluster, node)}")
+    leader = cluster.wait_for_leader()
     follower = next(node for node in cluster.nodes if node != leader)
     begun = time.monotonic()
     cluster.stop(follower)
@@ -66,44 +70,68 @@ def measure_claims(cluster: LocalCluster, claims: int, sessions: int) -> None:
 
 def ping_round(cluster: LocalCluster, client: RawClient, sessions: list[int]) -> None:
     """Let every session ping once, as fast as it goes."""
-    leader = cluster.wait_for_leader()
-    cpu, size = cpu_s(cluster, leader), log_bytes(cluster, leader)
-    begun = time.monotonic()
-    client.ask((session, Ping(())) for session in sessions)
-    took = time.monotonic() - begun
-    cpu, size = cpu_s(cluster, leader) - cpu, log_bytes(cluster, leader) - size
-    count = len(sessions)
-    print(
-        f"a ping of each of {count} sessions: {took:.2f} s, {cpu * 1e6 / count:.0f} us of the leader's CPU for each, "
-        f"{size / count:.0f} bytes of its journal for each"
-    )
+
+    def measure(leader: int) -> str:
+        cpu, size = cpu_s(cluster, leader), written_bytes(cluster, leader)
+        begun = time.monotonic()
+        client.ask((session, Ping(())) for session in sessions)
+        took = time.monotonic() - begun
+        cpu, size = cpu_s(cluster, leader) - cpu, written_bytes(cluster, leader) - size
+        count = len(sessions)
+        return (
+            f"a ping of each of {count} sessions: {took:.2f} s; the leader used {cpu * 1e6 / count:.0f} us of CPU "
+            f"and wrote {size / count:.0f} bytes to disk for each"
+        )
+
+    print(under_one_leader(cluster, client, measure))
 
 
 def measure_pings(cluster: LocalCluster, sessions: int, timeout_s: float, seconds: float) -> None:
     """Let sessions ping at the pace of their timeout."""
-    leader = cluster.wait_for_leader()
+    cluster.wait_for_leader()
     client = RawClient(list(cluster.endpoint_of.values()), window=20_000)
     numbers = client.open_sessions(sessions, int(timeout_s * 1000))
     every = timeout_s / 3
     rounds = max(1, int(seconds / every))
-    idle = cpu_s(cluster, leader)
-    time.sleep(2)
-    idle = (cpu_s(cluster, leader) - idle) / 2
-    cpu = {node: cpu_s(cluster, node) for node in cluster.nodes}
-    size, begun = log_bytes(cluster, leader), time.monotonic()
     slices = 60
-    for turn in range(rounds):
-        for part in range(slices):
-            due = begun + turn * every + part * every / slices
-            time.sleep(max(0.0, due - time.monotonic()))
-            client.ask((session, Ping(())) for session in numbers[part::slices])
-    took = time.monotonic() - begun
-    size = log_bytes(cluster, leader) - size
-    shares = {node: (cpu_s(cluster, node) - cpu[node]) / took for node in cluster.nodes}
-    print(f"{sessions} sessions with a timeout of {timeout_s:g} s, pings each {every:.2f} s, for {took:.1f} s:")
-    print(f"  {sessions / every:.0f} pings a second; {size / took / 1000:.1f} kB of journal a second")
-    print(f"  CPU: leader {shares[leader]:.0%} of a core (idle {idle:.0%}), nodes {shares}")
+
+    def measure(leader: int) -> str:
+        idle = cpu_s(cluster, leader)
+        time.sleep(2)
+        idle = (cpu_s(cluster, leader) - idle) / 2
+        cpu = {node: cpu_s(cluster, node) for node in cluster.nodes}
+        size, begun = written_bytes(cluster, leader), time.monotonic()
+        for turn in range(rounds):
+            for part in range(slices):
+                due = begun + turn * every + part * every / slices
+                time.sleep(max(0.0, due - time.monotonic()))
+                client.ask((session, Ping(())) for session in numbers[part::slices])
+        took = time.monotonic() - begun
+        size = written_bytes(cluster, leader) - size
+        shares = {node: (cpu_s(cluster, node) - cpu[node]) / took for node in cluster.nodes}
+        return (
+            f"{sessions} sessions with a timeout of {timeout_s:g} s, pings each {every:.2f} s, for {took:.1f} s:\n"
+            f"  {sessions / every:.0f} pings a second; the leader wrote {size / took / 1000:.1f} kB to disk a second\n"
+            f"  CPU: leader {shares[leader]:.0%} of a core (idle {idle:.0%}), nodes {shares}"
+        )
+
+    print(under_one_leader(cluster, client, measure))
     client.close()
+
+
+def under_one_leader(cluster: LocalCluster, client: RawClient, measure: Callable[[int], str]) -> str:
+    """Return what was measured at the leader; if another one led before it was over, anew at that one."""
+    while True:
+        leader, changes = cluster.wait_for_leader(), client.leader_changes
+        found = measure(leader)
+        if client.leader_changes == changes and cluster.wait_for_leader() == leader:
+            return found
+        print("the leader has changed while it was measured: once more, at the new one")
+
+
+def told(client: RawClient) -> str:
+    """Return how often the leader changed, which took its time."""
+    return f"the leader changed {client.leader_changes} times meanwhile"
 
 
 def measure_churn(cluster: LocalCluster, names: int) -> None:
@@ -124,18 +152,17 @@ def measure_churn(cluster: LocalCluster, names: int) -> None:
             sizes[node].append((cluster.data_of(node) / "leases.db").stat().st_size)
             journals[node].append((cluster.data_of(node) / "journal.db").stat().st_size)
     took = time.monotonic() - begun
-    print(f"{names} names were acquired and released in {took:.0f} s ({names / took:.0f} pairs a second)")
+    pairs = f"{names / took:.0f} pairs a second"
+    print(f"{names} names were acquired and released in {took:.0f} s ({pairs}); {told(client)}")
+    client.ask([(session, Ping(()))])  # acknowledges the last answers, which are kept until then
     time.sleep(2)
     for node in cluster.nodes:
         fifth = min(len(sizes[node]) - 1, 4)
         early = sizes[node][fifth]
         cluster.stop(node)
-        path = cluster.data_of(node) / "leases.db"
-        with sqlite3.connect(path) as connection:
-            connection.execute("VACUUM")
         print(
             f"node {node}: leases.db had {early} bytes after {min(names, 5 * step)} names, {sizes[node][-1]} after "
-            f"{names}; {path.stat().st_size} once its free pages are given back; "
+            f"{names}; {in_use(cluster.data_of(node) / 'leases.db')} once its free pages are given back; "
             f"journal.db {journals[node][fifth]} and {journals[node][-1]}"
         )
     client.close()
@@ -206,22 +233,23 @@ def cpu_s(cluster: LocalCluster, node: int) -> float:
     return (int(words[11]) + int(words[12])) / TICKS
 
 
-def log_bytes(cluster: LocalCluster, node: int) -> int:
-    """Return how many bytes the entries of a node's journal have, of those that it still keeps."""
-    with sqlite3.connect(f"file:{cluster.data_of(node)}/journal.db?mode=ro&immutable=0", uri=True, timeout=1) as reader:
-        try:
-            (size,) = reader.execute("SELECT coalesce(sum(length(entry)), 0) FROM votes").fetchone()
-        except sqlite3.OperationalError:  # the node has it for itself
-            return _written(cluster, node)
-    return int(size)
+def written_bytes(cluster: LocalCluster, node: int) -> int:
+    """Return how many bytes a node's process has sent to disk: whole pages, of its journal, lease tables and log.
 
-
-def _written(cluster: LocalCluster, node: int) -> int:
+    What lies in memory (tmpfs) is not counted.
+    """
     for line in Path(f"/proc/{cluster.pid_of(node)}/io").read_text(encoding="ascii").splitlines():
         name, _, count = line.partition(": ")
         if name == "write_bytes":
             return int(count)
-    return 0
+    raise RuntimeError("this kernel does not count what a process writes")
+
+
+def in_use(database: Path) -> int:
+    """Give back the free pages of a database that nobody has open, and return its size."""
+    with closing(sqlite3.connect(database)) as connection:  # the file is written when it is closed
+        connection.execute("VACUUM")
+    return database.stat().st_size
 
 
 def files(cluster: LocalCluster, node: int) -> str:
@@ -243,6 +271,12 @@ def main() -> None:
     if options.what == "cost":
         measure_cost()
         return
+    if options.directory:
+        options.directory.mkdir(parents=True, exist_ok=True)
+        if inside := sorted(options.directory.iterdir()):
+            parser.error(
+                f"--directory: {options.directory} is not empty (it has {inside[0].name}): it is for new nodes"
+            )
     with LocalCluster(3, options.directory) as cluster:
         cluster.start()
         if options.what == "claims":
