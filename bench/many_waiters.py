@@ -12,6 +12,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lessor
@@ -52,15 +54,29 @@ class Run:
         )
 
 
+@contextmanager
+def node() -> Iterator[str]:
+    """Run a node in a process of its own, and give its endpoints."""
+    with subprocess.Popen(
+        [sys.executable, "-c", NODE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.stdin.close()  # which it waits for
+
+
 def memory_kb() -> int:
     """Return what this process has in memory."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * 4
 
 
-def with_threads(endpoints: str, count: int, *, contended: bool) -> None:
+def with_threads(endpoints: str, count: int, *, contended: bool, session_timeout: float = 10) -> None:
     """Have so many threads acquire and release once."""
-    with lessor.connect(endpoints, request_timeout=300) as client:
+    with lessor.connect(endpoints, request_timeout=300, session_timeout=session_timeout) as client:
         first = client.acquire("gate")
         run = Run("threads, one lock" if contended else "threads, a lock each", count)
         took = threading.Lock()
@@ -82,9 +98,9 @@ def with_threads(endpoints: str, count: int, *, contended: bool) -> None:
         run.report(in_order=contended)
 
 
-async def with_tasks(endpoints: str, count: int, *, contended: bool) -> None:
+async def with_tasks(endpoints: str, count: int, *, contended: bool, session_timeout: float = 10) -> None:
     """Have so many tasks acquire and release once."""
-    async with lessor.aio.connect(endpoints, request_timeout=300) as client:
+    async with lessor.aio.connect(endpoints, request_timeout=300, session_timeout=session_timeout) as client:
         first = await client.acquire("gate")
         run = Run("tasks, one lock" if contended else "tasks, a lock each", count)
 
@@ -108,15 +124,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=500)
     parser.add_argument("--tasks", type=int, default=5000)
     options = parser.parse_args()
-    node = subprocess.Popen([sys.executable, "-c", NODE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert node.stdout is not None
-    endpoints = node.stdout.readline().strip()
-    try:
+    with node() as endpoints:
         for contended in (True, False):
             with_threads(endpoints, options.threads, contended=contended)
             asyncio.run(with_tasks(endpoints, options.tasks, contended=contended))
-    finally:
-        node.communicate()
 
 
 if __name__ == "__main__":
