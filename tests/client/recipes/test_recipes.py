@@ -1,8 +1,7 @@
-"""The recipes of the blocking face with a real node: elections, barriers, parties, workers, scheduled jobs."""
+"""The recipes of the blocking face with a real node: elections, barriers, parties, workers."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -10,68 +9,15 @@ import pytest
 
 import lessor
 from lessor import AcquireTimeout, BadRequest, LeaseLost, NotHeldError, Unavailable
-from lessor.actors.embedded import Embedded
 from lessor.client.caller import Outcome
 from lessor.client.recipes import sync_groups
-from lessor.recipes import SKIPPED, LeadershipChanged, singleton
+from lessor.recipes import LeadershipChanged
 from lessor.testing import Cluster
 
 from ...support.patience import longer, timed_out
 from ...support.waiting import until
 
 SOON_S = 60.0
-
-
-@pytest.fixture(scope="module")
-def node() -> Iterator[Embedded]:
-    with lessor.embedded() as embedded:
-        yield embedded
-
-
-@pytest.fixture
-def make(node: Embedded, request: pytest.FixtureRequest) -> Iterator[Callable[..., lessor.Client]]:
-    made = []
-
-    def connect(**options: Any) -> lessor.Client:
-        made.append(lessor.connect(node.endpoints, request.node.name[:200], **options))
-        return made[-1]
-
-    yield connect
-    for client in made:
-        client.close()
-    with lessor.connect(node.endpoints, request.node.name[:200]) as observer:
-        left = [lease for lease in observer.leases() if not lease.detached]
-        assert (left, observer.registers()) == ([], []), "nothing is left behind"
-    assert node.failure is None
-
-
-@pytest.fixture
-def one(make: Callable[..., lessor.Client]) -> lessor.Client:
-    return make(holder="one")
-
-
-@pytest.fixture
-def other(make: Callable[..., lessor.Client]) -> lessor.Client:
-    return make(holder="other")
-
-
-@pytest.fixture
-def aside() -> Callable[..., "Future[Any]"]:
-    """Runs calls in threads that hold up nobody's end."""
-
-    def begin(call: Callable[..., Any], *arguments: Any) -> "Future[Any]":
-        outcome: Future[Any] = Future()
-
-        def run() -> None:
-            try:
-                outcome.set_result(call(*arguments))
-            except BaseException as error:  # noqa: BLE001 - whoever asks for the outcome gets it
-                outcome.set_exception(error)
-
-        threading.Thread(target=run, daemon=True).start()
-        return outcome
-
-    return begin
 
 
 def stands_in_line(client: lessor.Client, name: lessor.client.wants.Name) -> None:
@@ -525,90 +471,3 @@ def test_two_workers_that_want_the_same_tasks_at_once_end_up_with_all_of_them(
             taken = [aside(worker.take, SOON_S) for worker in (one, other)]
             names = [one.result(SOON_S).name for one in taken]
             assert sorted(names) == ["x", "y"]
-
-
-# --- scheduled jobs --------------------------------------------------------------------------------------------------
-
-
-def test_a_singleton_runs_once_at_a_time_and_is_skipped_or_waited_for(
-    one: lessor.Client, other: lessor.Client, aside: Callable[..., "Future[Any]"]
-) -> None:
-    begun, go = threading.Event(), threading.Event()
-
-    @one.singleton("job")
-    def long_job(word: str) -> str:
-        begun.set()
-        assert go.wait(SOON_S)
-        return word
-
-    running = aside(long_job, "done")
-    assert begun.wait(SOON_S)
-    skipping = other.singleton("job")(lambda: "ran")
-    waiting = other.singleton("job", timeout=None)(lambda: "ran")
-    assert skipping() is SKIPPED
-    assert not SKIPPED
-    waited = aside(waiting)
-    until(lambda: any(view.waiting for view in other.leases()), "it waits")
-    go.set()
-    assert (running.result(SOON_S), waited.result(SOON_S)) == ("done", "ran")
-    assert skipping() == "ran"
-    assert long_job.__name__ == "long_job"
-
-
-def test_a_fast_job_is_not_run_again_by_a_host_whose_clock_is_late(one: lessor.Client, node: Embedded) -> None:
-    """Though the first host's client, and so its process, has ended meanwhile."""
-    with lessor.connect(node.endpoints, one.namespace) as early:
-        assert early.singleton("job", min_hold=3600)(lambda: 1)() == 1
-    assert one.singleton("job", min_hold=3600)(lambda: 2)() is SKIPPED
-
-
-def test_a_job_that_has_run_holds_up_nothing_but_itself(one: lessor.Client) -> None:
-    assert one.singleton("job", min_hold=3600)(lambda: "ran")() == "ran"
-    for name in ("job", ("job", "part"), "jobs"):
-        one.acquire(name, timeout=0).release()
-
-
-def test_a_job_has_a_name(one: lessor.Client) -> None:
-    with pytest.raises(BadRequest):
-        one.singleton(())
-
-
-def test_a_job_runs_again_once_the_shortest_time_is_over(one: lessor.Client, other: lessor.Client) -> None:
-    job = one.singleton("job", min_hold=0.5)(lambda: 1)
-    began = time.monotonic()
-    assert job() == 1
-    assert other.singleton("job", min_hold=0.5, timeout=SOON_S)(lambda: 2)() == 2
-    assert time.monotonic() - began >= 0.5
-
-
-def test_a_job_that_fails_or_loses_its_lease_says_so(one: lessor.Client, other: lessor.Client) -> None:
-    @one.singleton("job")
-    def fail() -> None:
-        raise ZeroDivisionError
-
-    told = threading.Event()
-
-    @one.singleton("job", on_lost=lambda _: told.set())
-    def lose() -> None:
-        [view] = other.describe("job")
-        other.break_lease(view.token, "a test")
-        assert told.wait(SOON_S)
-
-    with pytest.raises(ZeroDivisionError):
-        fail()
-    with pytest.raises(LeaseLost):
-        lose()
-    assert one.singleton("job")(lambda: "ran")() == "ran"
-
-
-def test_a_singleton_without_a_client_finds_the_service_by_itself(
-    node: Embedded, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LESSOR_ENDPOINTS", node.endpoints)
-
-    @singleton("a job without a client")
-    def job() -> str:
-        with lessor.connect(node.endpoints) as observer:
-            return observer.leases()[-1].name
-
-    assert job() == "a job without a client"
