@@ -62,6 +62,7 @@ class Mutant:
     prepare: Callable[[World], None] = field(default=_nothing)
     wide: bool = False  # only worlds whose programs use the whole lease model show it
     changes: dict[str, Any] = field(default_factory=dict)  # options that its worlds share
+    also: tuple[type[Checker], ...] = ()  # who keeps another part of the same promise, and may see it too
 
     @property
     def row(self) -> str:

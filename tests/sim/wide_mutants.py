@@ -35,6 +35,8 @@ from lessor.core.sessions import Session, Sessions
 from lessor.core.transactions import Transactions, _said
 
 from .checkers.base import Checker
+from .checkers.p1_agreement import Agreement
+from .checkers.p10_bounded import Bounded
 from .checkers.wide_p1_restored import WideRestored
 from .checkers.wide_p3_exclusion import WideClosed, WideExclusion
 from .checkers.wide_p4_configured import WideConfigured
@@ -50,11 +52,12 @@ LIVELY: Final[dict[str, Any]] = {"duration_ms": 4000, "think_ms": 60, "clients":
 
 
 def _mutant(
-    what: str, checker: type[Checker], worlds: int
+    what: str, checker: type[Checker], worlds: int, *also: type[Checker]
 ) -> Callable[[Callable[[], Iterator[None]]], Callable[[], Iterator[None]]]:
     def register(patch: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:
         name = patch.__name__.strip("_")
-        MUTANTS[name] = Mutant(name, what, checker, worlds, contextmanager(patch), wide=True, changes=LIVELY)
+        patched = contextmanager(patch)
+        MUTANTS[name] = Mutant(name, what, checker, worlds, patched, wide=True, changes=LIVELY, also=also)
         return patch
 
     return register
@@ -74,7 +77,7 @@ def _head_of_line_broken() -> Iterator[None]:
         yield
 
 
-@_mutant("a path is granted although something below it is held", WideExclusion, 60)
+@_mutant("a path is granted although something below it is held", WideExclusion, 60, WideClosed)
 def _prefix_below_missed() -> Iterator[None]:
     def make(original: Any) -> Any:
         def passes(self: Queues, claim: int, resource: Resource) -> bool:
@@ -93,7 +96,7 @@ def _prefix_below_missed() -> Iterator[None]:
         yield
 
 
-@_mutant("whoever has the root path, the whole namespace, is forgotten", WideExclusion, 60)
+@_mutant("whoever has the root path, the whole namespace, is forgotten", WideExclusion, 60, WideClosed)
 def _root_path_forgotten() -> Iterator[None]:
     def make(original: Any) -> Any:
         def passes(self: Queues, claim: int, resource: Resource) -> bool:
@@ -125,7 +128,7 @@ def _reader_overtakes_writer() -> Iterator[None]:
         yield
 
 
-@_mutant("a set is granted as soon as the first of its resources is free", WideExclusion, 40)
+@_mutant("a set is granted as soon as the first of its resources is free", WideExclusion, 40, WideClosed)
 def _set_granted_in_part() -> Iterator[None]:
     def ready(self: Queues, claim: int, resources: tuple[Resource, ...]) -> bool:
         return self._passes(claim, resources[0])
@@ -159,7 +162,7 @@ def _shrink_serves_nobody() -> Iterator[None]:
         yield
 
 
-@_mutant("a dead waiter is left on all of his paths but the first", WideBounded, 60)
+@_mutant("a dead waiter is left on all of his paths but the first", WideBounded, 60, Bounded)
 def _ghost_on_the_other_path() -> Iterator[None]:
     def make(original: Any) -> Any:
         def leave(self: Queues, claim: int, resources: tuple[Resource, ...]) -> None:
@@ -303,7 +306,7 @@ def _unpin_ends_nothing() -> Iterator[None]:
         yield
 
 
-@_mutant("a name that is to stay closed for a while is open after a restart", WideRestored, 300)
+@_mutant("a name that is to stay closed for a while is open after a restart", WideRestored, 300, Agreement)
 def _delay_lost_at_restart() -> Iterator[None]:
     def make(original: Any) -> Any:
         def restore(self: LeaseState, claims: Any, lapses: Any) -> None:
