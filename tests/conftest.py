@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 DEEP = (
+    "tests/bench/",
     "tests/system/",
     "tests/testing/",
     "tests/examples/",
