@@ -45,7 +45,8 @@ R = TypeVar("R")
 class Barrier:
     """Holds up whoever comes until so many are here, and then lets all of them go at once; again and again.
 
-    Whoever dies while it waits counts as here until its lease has run out. Once all have gone nothing is left behind.
+    Whoever dies while it waits counts as here until its lease has run out. Once all have gone nothing is left behind,
+    unless the service was away as the last one gave up: the next round clears that up.
 
     >>> async def example(client):
     ...     barrier = client.barrier("loaded", 2)
@@ -88,9 +89,10 @@ class Barrier:
         async with self._client.watch(self._gate, since=since) as watch:
             while True:
                 told = await watch.next(timeout=deadline.left_at_most(LOOK_S))
-                if may_open(told) and await self._opened(round_):
+                opened = may_open(told) and await self._opened(round_)
+                place.check()  # after that look: while it is counted, nobody erases the round but to open
+                if opened:
                     return
-                place.check()
                 if told is None and deadline.over:
                     await self._leave(round_, place)
                     return
@@ -100,20 +102,22 @@ class Barrier:
         try:
             gate = await self._client.acquire(self._gate, self._ttl, timeout=LEAVE_S)
         except (AcquireTimeout, Unavailable):
-            await place.release()
             gate = await self._client.try_acquire(self._gate, self._ttl)
-        if gate is None:  # whoever has it may have counted this one just before
+        if gate is None:
             opened = await self._opened(round_)
+            place.check()
         else:
             async with gate:
                 opened = await self._opened(round_)
+                place.check()
                 if not opened:
                     await place.release()
                     if not await self._arrived(round_):
                         await gate.erase()
         if opened:
             return
-        raise AcquireTimeout(f"not all {self._parties} parties came in time")
+        # whoever has the gate may have counted this one, and open it for the others
+        raise AcquireTimeout(f"not all {self._parties} parties came in time", indefinite=gate is None)
 
     async def _opened(self, round_: bytes) -> bool:
         return (await self._client.read_register(self._gate)).data != round_

@@ -48,7 +48,8 @@ R = TypeVar("R")
 class Barrier:
     """Holds up whoever comes until so many are here, and then lets all of them go at once; again and again.
 
-    Whoever dies while it waits counts as here until its lease has run out. Once all have gone nothing is left behind.
+    Whoever dies while it waits counts as here until its lease has run out. Once all have gone nothing is left behind,
+    unless the service was away as the last one gave up: the next round clears that up.
 
     >>> barrier = client.barrier("loaded", 2)
     >>> other = threading.Thread(target=barrier.wait)
@@ -92,9 +93,10 @@ class Barrier:
         with self._client.watch(self._gate, since=since) as watch:
             while True:
                 told = watch.next(timeout=deadline.left_at_most(LOOK_S))
-                if may_open(told) and self._opened(round_):
+                opened = may_open(told) and self._opened(round_)
+                place.check()  # after that look: while it is counted, nobody erases the round but to open
+                if opened:
                     return
-                place.check()
                 if told is None and deadline.over:
                     self._leave(round_, place)
                     return
@@ -104,20 +106,22 @@ class Barrier:
         try:
             gate = self._client.acquire(self._gate, self._ttl, timeout=LEAVE_S)
         except (AcquireTimeout, Unavailable):
-            place.release()
             gate = self._client.try_acquire(self._gate, self._ttl)
-        if gate is None:  # whoever has it may have counted this one just before
+        if gate is None:
             opened = self._opened(round_)
+            place.check()
         else:
             with gate:
                 opened = self._opened(round_)
+                place.check()
                 if not opened:
                     place.release()
                     if not self._arrived(round_):
                         gate.erase()
         if opened:
             return
-        raise AcquireTimeout(f"not all {self._parties} parties came in time")
+        # whoever has the gate may have counted this one, and open it for the others
+        raise AcquireTimeout(f"not all {self._parties} parties came in time", indefinite=gate is None)
 
     def _opened(self, round_: bytes) -> bool:
         return self._client.read_register(self._gate).data != round_

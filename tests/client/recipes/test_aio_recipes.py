@@ -9,7 +9,7 @@ import pytest
 import lessor
 from lessor import AcquireTimeout, BadRequest, LeaseLost, Unavailable
 from lessor.actors.embedded import Embedded
-from lessor.client.recipes import aio_groups
+from lessor.client.recipes import aio_groups, rules
 from lessor.client.recipes.rules import Share
 from lessor.recipes import SKIPPED, LeadershipChanged, aio
 
@@ -221,6 +221,55 @@ def test_barriers_open_for_all_and_not_for_who_was_cancelled(run: Callable[[Body
                 pass
 
         await soon(asyncio.gather(both(), both()))
+
+    run(body)
+
+
+def test_who_gives_up_at_a_barrier_is_not_let_through_by_another_one_who_does(
+    run: Callable[[Body], None], node: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P9: he took the round, which the other had erased as one that all had left, for one that had been opened."""
+    leave_s = 123.0
+    ends: list[bool] = []
+    monkeypatch.setattr(rules.Deadline, "over", property(lambda _: bool(ends)))
+    monkeypatch.setattr(aio_groups, "LOOK_S", 0.05)
+    monkeypatch.setattr(aio_groups, "LEAVE_S", leave_s)
+
+    async def body(one: Client) -> None:
+        given_up, left = asyncio.Event(), asyncio.Event()
+        acquire, try_acquire = one.acquire, one.try_acquire
+
+        async def unanswered(*arguments: Any, **options: Any) -> Any:
+            if options.get("timeout") == leave_s:
+                raise Unavailable("no answer", indefinite=True)
+            return await acquire(*arguments, **options)
+
+        async def later(*arguments: Any, **options: Any) -> Any:
+            given_up.set()
+            await left.wait()
+            return await try_acquire(*arguments, **options)
+
+        async with twin(node, one) as other, twin(node, one) as observer:
+            acquire_of_other = other.acquire
+
+            async def in_between(*arguments: Any, **options: Any) -> Any:
+                if options.get("timeout") == leave_s:
+                    await given_up.wait()
+                return await acquire_of_other(*arguments, **options)
+
+            monkeypatch.setattr(one, "acquire", unanswered)
+            monkeypatch.setattr(one, "try_acquire", later)
+            monkeypatch.setattr(other, "acquire", in_between)
+            outcomes = [asyncio.ensure_future(client.barrier("b", 3).wait()) for client in (one, other)]
+            async with asyncio.timeout(SOON_S):
+                while len([view for view in await observer.describe(("b", "here")) if view.data]) < len(outcomes):
+                    await observer.revision()
+            ends.append(True)
+            with pytest.raises(AcquireTimeout):
+                await soon(outcomes[1])
+            left.set()
+            with pytest.raises(AcquireTimeout):
+                await soon(outcomes[0])
 
     run(body)
 

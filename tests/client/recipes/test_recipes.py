@@ -10,7 +10,7 @@ import pytest
 import lessor
 from lessor import AcquireTimeout, BadRequest, LeaseLost, NotHeldError, Unavailable
 from lessor.client.caller import Outcome
-from lessor.client.recipes import sync_groups
+from lessor.client.recipes import rules, sync_groups
 from lessor.recipes import LeadershipChanged
 from lessor.testing import Cluster
 
@@ -284,6 +284,46 @@ def test_who_gives_up_at_a_barrier_does_not_count_any_more(
     until(lambda: one.describe(("b", "here")), "one is here")
     assert one.barrier("b", 2).wait(SOON_S) == 1
     assert early.result(SOON_S) == 0
+
+
+def test_who_gives_up_at_a_barrier_is_not_let_through_by_another_one_who_does(
+    one: lessor.Client,
+    other: lessor.Client,
+    make: Callable[..., lessor.Client],
+    aside: Callable[..., "Future[Any]"],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """P9: he took the round, which the other had erased as one that all had left, for one that had been opened."""
+    over, given_up, left, leave_s = threading.Event(), threading.Event(), threading.Event(), 123.0
+    monkeypatch.setattr(rules.Deadline, "over", property(lambda _: over.is_set()))
+    monkeypatch.setattr(sync_groups, "LOOK_S", 0.05)
+    monkeypatch.setattr(sync_groups, "LEAVE_S", leave_s)
+    acquire, try_acquire, acquire_of_other = one.acquire, one.try_acquire, other.acquire
+
+    def unanswered(*arguments: Any, **options: Any) -> lessor.Lease:
+        if options.get("timeout") == leave_s:
+            raise Unavailable("no answer", indefinite=True)
+        return acquire(*arguments, **options)
+
+    def later(*arguments: Any, **options: Any) -> lessor.Lease | None:
+        given_up.set()
+        assert left.wait(SOON_S)
+        return try_acquire(*arguments, **options)
+
+    def in_between(*arguments: Any, **options: Any) -> lessor.Lease:
+        assert options.get("timeout") != leave_s or given_up.wait(SOON_S)
+        return acquire_of_other(*arguments, **options)
+
+    monkeypatch.setattr(one, "acquire", unanswered)
+    monkeypatch.setattr(one, "try_acquire", later)
+    monkeypatch.setattr(other, "acquire", in_between)
+    observer = make()
+    outcomes = [aside(client.barrier("b", 3).wait) for client in (one, other)]
+    until(lambda: [bool(view.data) for view in observer.describe(("b", "here"))] == [True, True], "both are here")
+    over.set()
+    assert isinstance(outcomes[1].exception(SOON_S), AcquireTimeout)
+    left.set()
+    assert isinstance(outcomes[0].exception(SOON_S), AcquireTimeout)
 
 
 def test_who_gives_up_at_a_barrier_leaves_nothing_behind_though_its_gate_was_not_answered_in_time(
