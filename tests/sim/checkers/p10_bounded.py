@@ -9,6 +9,7 @@ from lessor.core.entries import Entry
 from lessor.core.lease_state import Outcome
 from lessor.core.results import Failed
 
+from ..history import Verdict
 from .base import Checker
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from lessor.core.effects import Send
 
     from ..client import SimClient
+    from ..history import Op
     from ..node import Node
+    from ..world import World
 
 EMPTY_BYTES_MAX = 100
 """A snapshot in which there is nothing but the header."""
@@ -26,10 +29,30 @@ APPLIED_AT_ONCE = 60
 """Slots that a learner may apply in one batch, before it says so; with room, since what grows without end passes it."""
 
 
+DOUBT_US = 3_000_000
+"""For so long after a client's last answer what it gave up before may still be under way."""
+
+
 class Bounded(Checker):
     """Measures the tables of every role while a world runs, and finds them empty at its end."""
 
     promise = "P10"
+
+    def __init__(self, world: "World") -> None:
+        """Start with no call ended."""
+        super().__init__(world)
+        self._answered_us: dict[int, int] = {}
+        self._doubts_us: dict[int, list[int]] = {}
+
+    def ended(self, op: "Op") -> None:
+        """Note when a client was last answered, and what it has given up since: that goes on until it is answered."""
+        doubts = self._doubts_us.setdefault(op.client, [])
+        if op.verdict is Verdict.UNKNOWN:
+            doubts.append(op.end_us)
+        elif op.verdict is Verdict.DONE:
+            self._answered_us[op.client] = op.end_us
+        since_us = self._answered_us.get(op.client, 0) - DOUBT_US
+        self._doubts_us[op.client] = [end_us for end_us in doubts if end_us >= since_us]
 
     def outcome(self, slot: int, entry: Entry, outcome: Outcome) -> None:
         """Measure the replicated state."""
@@ -73,7 +96,8 @@ class Bounded(Checker):
         under_way = len(protocol._calls.under_way())
         if under_way > 40:
             asked = len(client.app.open_calls) + len(protocol.leases)
-            self._most(f"calls of client {client.number}", under_way, 40 + 4 * asked)
+            doubts = len(self._doubts_us.get(client.number, ()))
+            self._most(f"calls of client {client.number}", under_way, 40 + 4 * asked + doubts)
 
     def finished(self) -> None:
         """Nothing is held or waited for any more, so nothing may be left."""
