@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from ..core import limits
-from ..core.checks import check_flag, check_part
+from ..core.checks import check, check_flag, check_part
 from ..core.commands import (
     ANY_VERSION,
     KEEP,
@@ -174,7 +174,9 @@ def semaphore(info: SemaphoreInfo) -> Semaphore:
 
 def shrink(claim: int, count: int) -> Ask[Any]:
     """Hold fewer units."""
-    return Ask(Amend(claim, count, to_read=False, wait_ms=KEEP, new_data=False, data=b""), refused)
+    operation = Amend(claim, count, to_read=False, wait_ms=KEEP, new_data=False, data=b"")
+    check(operation)  # before the lease counts less as held
+    return Ask(operation, refused)
 
 
 def share(claim: int) -> Ask[Any]:

@@ -30,6 +30,10 @@ def as_datetime(epoch_ms: float) -> dt.datetime:
     return dt.datetime.fromtimestamp(epoch_ms / 1000, dt.UTC)
 
 
+def _sentence(loss: Loss | None, reason: str) -> str:
+    return f"an operator broke it: {reason}" if loss is Loss.BROKEN else reason
+
+
 class BaseLease:
     """What a held lease says of itself in both faces of the client, and to whom."""
 
@@ -111,8 +115,7 @@ class BaseLease:
     @property
     def why_lost(self) -> str:
         """The same as a sentence is to have it: an operator's own words are told as such."""
-        by_operator = self.loss is Loss.BROKEN
-        return f"an operator broke it: {self.lost_reason}" if by_operator else self.lost_reason
+        return _sentence(*self._how_lost())
 
     @property
     def loss(self) -> Loss | None:
@@ -122,9 +125,12 @@ class BaseLease:
     def _how_lost(self) -> tuple[Loss | None, str]:
         if self._record.state is LeaseState.LOST:
             return self._record.loss, self._record.reason
-        if self.state is LeaseState.LOST:  # and the client's own thread has yet to notice
-            return self._protocol.why_over(self._record, clock.now_ms())
-        return None, ""
+        if self.state is not LeaseState.LOST:
+            return None, ""
+        # the client's own thread has yet to notice; if it has not even asked, the service is not to blame
+        loss, reason = self._protocol.why_over(self._record, clock.now_ms())
+        blameless = loss is Loss.UNREACHABLE and not self._record.renewing
+        return (Loss.EXPIRED, "it expired") if blameless else (loss, reason)
 
     @property
     def renewal_lateness(self) -> float:
@@ -283,12 +289,13 @@ class BaseLease:
             raise self._is_lost()
 
     def _lost_in_its_body(self) -> LeaseLost | None:
-        lost = self.why_lost
-        text = f"{self.name!r} was lost before the body of `with` had ended: {lost}"
-        return LeaseLost(text, self.loss) if lost else None
+        loss, reason = self._how_lost()
+        text = f"{self.name!r} was lost before the body of `with` had ended: {_sentence(loss, reason)}"
+        return LeaseLost(text, loss) if reason else None
 
     def _is_lost(self) -> LeaseLost:
-        return LeaseLost(f"{self.name!r} is not held any more: {self.why_lost or 'it was released'}", self.loss)
+        loss, reason = self._how_lost()
+        return LeaseLost(f"{self.name!r} is not held any more: {_sentence(loss, reason) or 'it was released'}", loss)
 
     def expire_time_unsafe(self) -> int:
         """Return the deadline in milliseconds since the epoch on *this machine's wall clock*.

@@ -46,7 +46,11 @@ class ReservedPorts:
             place = random.randrange(len(candidates))  # noqa: S311 - guards nothing
             base, candidates[place] = candidates[place], candidates[-1]
             candidates.pop()
-            if self._reserve(base) and all(_is_free(host, port) for port in range(base, base + step)):
+            if not all(_is_free(host, port) for port in range(base, base + step)):
+                continue
+            reservation = _reserve(base)
+            if reservation is not None:
+                self._held.append(reservation)
                 self.bases.append(base)
         if len(self.bases) < count:
             self.close()
@@ -67,20 +71,6 @@ class ReservedPorts:
         """Give them back. May be called twice."""
         while self._held:
             self._held.pop().close()
-
-    def _reserve(self, base: int) -> bool:
-        # An abstract socket's name is known to one socket at a time, in the same network namespace as the ports, and
-        # goes with its process (unix(7)). Where there are none, chance alone must do.
-        if sys.platform != "linux":
-            return True
-        reservation = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
-            reservation.bind(RESERVATION.format(base))
-        except OSError:
-            reservation.close()
-            return False
-        self._held.append(reservation)
-        return True
 
 
 def free_base_port(host: str = "127.0.0.1") -> int:
@@ -110,3 +100,22 @@ def _is_free(host: str, port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def _reserve(base: int) -> socket.socket | None:
+    """Return what keeps others who ask here from a base port until it is closed; None: somebody else has it.
+
+    An abstract socket's name is known to one socket at a time, in the same network namespace as the ports, and goes
+    with its process (unix(7)). Where there are none, chance alone must do.
+    """
+    reservation: socket.socket | None = None
+    try:
+        if sys.platform != "linux":
+            return socket.socket()
+        reservation = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        reservation.bind(RESERVATION.format(base))
+    except OSError:  # also that this process may not open any more
+        if reservation is not None:
+            reservation.close()
+        return None
+    return reservation

@@ -122,7 +122,8 @@ def check_function(function: Callable[..., Any], *, awaited: bool) -> None:
     # a plain wrapper of a coroutine function hands on what is to be awaited, or has run it
     if awaited and not _is_awaited(inspect.unwrap(function)):
         raise BadRequest(f"{what} is no coroutine function; lessor.recipes has one for plain functions")
-    if not awaited and (_is_awaited(function) or inspect.isgeneratorfunction(function)):
+    later = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function) or _is_awaited(function)
+    if not awaited and later:
         raise BadRequest(f"{what} is no plain function; lessor.recipes.aio has one for coroutines")
 
 

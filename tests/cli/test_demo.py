@@ -193,7 +193,7 @@ def test_only_nothing_looks_like_nothing() -> None:
 
 @pytest.mark.system
 def test_the_demo_keeps_every_promise_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    process = lessor_process("demo", "--seconds", "4", "--json", env=os.environ | {"TMPDIR": str(tmp_path)})
+    process = lessor_process("demo", "--seconds", "8", "--json", env=os.environ | {"TMPDIR": str(tmp_path)})
     done = finish(process)
     assert done.code == 0, done
     assert set(done.json) == {"acquisitions", "overlaps", "tokens_increasing", "lease_survived", "outage_ms"}

@@ -189,6 +189,8 @@ def test_a_lease_is_not_amended_by_nothing(face: str) -> None:
                     await lease.update(None)  # type: ignore[arg-type]
                 with pytest.raises(BadRequest, match="a count is a whole number, not NoneType"):
                     await lease.shrink(None)  # type: ignore[arg-type]
+                with pytest.raises(BadRequest, match="a count is a whole number, not str"):
+                    await lease.shrink("1")  # type: ignore[arg-type]
                 assert (lease.data, lease.resources[0].count) == (b"mine", 2)
 
         if face == "asyncio":
@@ -199,5 +201,7 @@ def test_a_lease_is_not_amended_by_nothing(face: str) -> None:
                 lease.update(None)  # type: ignore[arg-type]
             with pytest.raises(BadRequest, match="a count is a whole number, not NoneType"):
                 lease.shrink(None)  # type: ignore[arg-type]
+            with pytest.raises(BadRequest, match="a count is a whole number, not str"):
+                lease.shrink("1")  # type: ignore[arg-type]
             assert (lease.data, lease.resources[0].count) == (b"mine", 2)
             return None

@@ -93,14 +93,14 @@ def test_a_lease_is_held_up_to_its_deadline_and_not_after_whether_or_not_anybody
     for after_ms in (-1, 0, 10**9):
         frozen["local"] = deadline + after_ms
         said[after_ms] = (mine.held, mine.remaining(), mine.lost_reason)
-    over = (False, 0.0, "it expired before it could be renewed")
+    over = (False, 0.0, "it expired")
     assert said == {-1: (True, 0.001, ""), 0: over, 10**9: over}
 
 
 @pytest.mark.parametrize(
     ("changes", "kind", "reason"),
     [
-        ({}, Loss.UNREACHABLE, "it expired before it could be renewed"),
+        ({"renewing": True}, Loss.UNREACHABLE, "it expired before it could be renewed"),
         ({"auto_renew": False}, Loss.EXPIRED, "it expired"),
         ({"progress_ms": 1}, Loss.NO_PROGRESS, "made no progress"),
         ({"hold_until_ms": NOW_MS + 1}, Loss.MAX_HOLD, "as long as it may be held"),

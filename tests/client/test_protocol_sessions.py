@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from lessor.client.calling import CLOSE_TIMEOUT_MS, END_TIMEOUT_MS
 from lessor.client.errors import AcquireTimeout, ClientClosed, ServiceBusy, Unavailable
 from lessor.client.protocol import LeaseRecord, LeaseState
 from lessor.core import limits
@@ -384,6 +385,19 @@ def test_closing_releases_all_and_withdraws_all_that_waits() -> None:
     assert _sessions(world) == [2]
     assert [outcome.lease.state for outcome in held] == [LeaseState.RELEASED] * 2
     assert isinstance(waiting.value, ClientClosed)
+
+
+def test_a_close_that_nobody_answers_is_over_at_its_deadline() -> None:
+    """It is that of docs/leases.md: users wait for two seconds at most, and at the interpreter's end for one."""
+    assert (CLOSE_TIMEOUT_MS, END_TIMEOUT_MS) == (2_000, 1_000)
+    world = World()
+    client = world.client()
+    acquired(client, "a", ttl_ms=60_000)
+    world.silent = set(world.up)
+    closed = client.close(within_ms=2_000)
+    world.run(1_990)
+    assert not closed.done
+    world.finish(closed, within_ms=20)
 
 
 def test_a_detached_lease_survives_closing() -> None:
