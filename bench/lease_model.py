@@ -279,6 +279,9 @@ def main() -> None:
             )
     with LocalCluster(3, options.directory) as cluster:
         cluster.start()
+        cluster.wait_for_leader()
+        for node in cluster.nodes:
+            cluster.wait_until_caught_up(node)  # one that starts late has no files yet
         if options.what == "claims":
             measure_claims(cluster, options.claims, options.sessions or 1_000)
         elif options.what == "pings":
