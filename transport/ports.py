@@ -3,9 +3,9 @@
 import random
 import socket
 import sys
+from contextlib import closing
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from ..core import limits
 from ..core.errors import LessorError
@@ -57,16 +57,6 @@ class ReservedPorts:
             raise AddressInUse(f"there are no {count} times {step} free ports in a row on {host}")
         self.bases.sort()
 
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Give them back."""
-        self.close()
-
     def close(self) -> None:
         """Give them back. May be called twice."""
         while self._held:
@@ -79,7 +69,7 @@ def free_base_port(host: str = "127.0.0.1") -> int:
     Raises:
         AddressInUse: there is none.
     """
-    with ReservedPorts(1, host) as reserved:
+    with closing(ReservedPorts(1, host)) as reserved:
         return reserved.bases[0]
 
 

@@ -20,6 +20,7 @@ from lessor.client.protocol import LeaseState, Protocol
 from lessor.core.commands import Release
 
 from ..support.children import as_from_a_terminal
+from ..support.clients import clients
 from ..support.patience import Since, longer, outlives, timed_out
 from ..support.sockets import free_port
 from ..support.waiting import until
@@ -34,15 +35,8 @@ def node() -> Iterator[Embedded]:
 @pytest.fixture
 def make(node: Embedded, request: pytest.FixtureRequest) -> Iterator[Callable[..., Client]]:
     """Makes clients in a namespace of this test's own, in which nothing may be left behind."""
-    made: list[Client] = []
-
-    def connect(**options: Any) -> Client:
-        made.append(lessor.connect(node.endpoints, request.node.name[:200], **options))
-        return made[-1]
-
-    yield connect
-    for client in made:
-        client.close()
+    with clients(node, request.node.name[:200]) as connect:
+        yield connect
     with lessor.connect(node.endpoints, request.node.name[:200]) as observer:
         assert observer.leases() == [], "nothing held and nobody waiting"
     assert node.failure is None

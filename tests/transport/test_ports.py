@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,7 +19,7 @@ HOST = "127.0.0.1"
 
 
 def test_ports_are_apart_and_out_of_the_way_of_outgoing_connections() -> None:
-    with ReservedPorts(5) as reserved:
+    with closing(ReservedPorts(5)) as reserved:
         bases = reserved.bases
     assert all(later - earlier >= limits.PORTS_PER_NODE for earlier, later in pairwise(bases))
     low, high = outgoing_ports()
@@ -28,7 +29,7 @@ def test_ports_are_apart_and_out_of_the_way_of_outgoing_connections() -> None:
 @pytest.fixture
 def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """The only base that may be offered here, and nowhere else: reservations here have names of their own."""
-    with ReservedPorts(1) as reserved:
+    with closing(ReservedPorts(1)) as reserved:
         [base] = reserved.bases
         monkeypatch.setattr(ports, "RESERVATION", f"\0test-{os.getpid()}-{{}}")
         monkeypatch.setattr(ports, "LOWEST_PORT", base)
@@ -68,7 +69,7 @@ def test_what_one_process_has_reserved_no_other_is_offered_until_it_has_ended(ba
             free_base_port()
         other.stdin.close()
     assert free_base_port() == base
-    with ReservedPorts(1), pytest.raises(AddressInUse):
+    with closing(ReservedPorts(1)), pytest.raises(AddressInUse):
         free_base_port()
     assert free_base_port() == base
 
@@ -101,5 +102,5 @@ def test_where_the_kernel_takes_every_port_or_does_not_say_there_are_ports_all_t
     monkeypatch.setattr(ports, "PORT_RANGE", said)
     assert outgoing_ports() == ports.PORT_RANGE_ELSEWHERE
     said.write_text("1024\t65535\n")
-    with ReservedPorts(2) as reserved:
+    with closing(ReservedPorts(2)) as reserved:
         assert len(reserved.bases) == 2

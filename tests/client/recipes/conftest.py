@@ -10,6 +10,8 @@ import pytest
 import lessor
 from lessor.actors.embedded import Embedded
 
+from ...support.clients import clients
+
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Embedded]:
@@ -19,15 +21,8 @@ def node() -> Iterator[Embedded]:
 
 @pytest.fixture
 def make(node: Embedded, request: pytest.FixtureRequest) -> Iterator[Callable[..., lessor.Client]]:
-    made = []
-
-    def connect(**options: Any) -> lessor.Client:
-        made.append(lessor.connect(node.endpoints, request.node.name[:200], **options))
-        return made[-1]
-
-    yield connect
-    for client in made:
-        client.close()
+    with clients(node, request.node.name[:200]) as connect:
+        yield connect
     with lessor.connect(node.endpoints, request.node.name[:200]) as observer:
         left = [lease for lease in observer.leases() if not lease.detached]
         assert (left, observer.registers()) == ([], []), "nothing is left behind"
