@@ -89,10 +89,9 @@ class Barrier:
         async with self._client.watch(self._gate, since=since) as watch:
             while True:
                 told = await watch.next(timeout=deadline.left_at_most(LOOK_S))
-                opened = may_open(told) and await self._opened(round_)
-                place.check()  # after that look: while it is counted, nobody erases the round but to open
-                if opened:
-                    return
+                if may_open(told) and await self._opened(round_):
+                    return  # or `with place` says that it was not counted to the end
+                place.check()
                 if told is None and deadline.over:
                     await self._leave(round_, place)
                     return
@@ -105,11 +104,9 @@ class Barrier:
             gate = await self._client.try_acquire(self._gate, self._ttl)
         if gate is None:
             opened = await self._opened(round_)
-            place.check()
         else:
             async with gate:
                 opened = await self._opened(round_)
-                place.check()
                 if not opened:
                     await place.release()
                     if not await self._arrived(round_):

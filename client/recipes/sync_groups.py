@@ -93,10 +93,9 @@ class Barrier:
         with self._client.watch(self._gate, since=since) as watch:
             while True:
                 told = watch.next(timeout=deadline.left_at_most(LOOK_S))
-                opened = may_open(told) and self._opened(round_)
-                place.check()  # after that look: while it is counted, nobody erases the round but to open
-                if opened:
-                    return
+                if may_open(told) and self._opened(round_):
+                    return  # or `with place` says that it was not counted to the end
+                place.check()
                 if told is None and deadline.over:
                     self._leave(round_, place)
                     return
@@ -109,11 +108,9 @@ class Barrier:
             gate = self._client.try_acquire(self._gate, self._ttl)
         if gate is None:
             opened = self._opened(round_)
-            place.check()
         else:
             with gate:
                 opened = self._opened(round_)
-                place.check()
                 if not opened:
                     place.release()
                     if not self._arrived(round_):

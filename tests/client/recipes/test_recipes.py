@@ -326,6 +326,34 @@ def test_who_gives_up_at_a_barrier_is_not_let_through_by_another_one_who_does(
     assert isinstance(outcomes[0].exception(SOON_S), AcquireTimeout)
 
 
+def test_who_is_not_counted_at_a_barrier_any_more_is_not_let_through_by_the_end_of_its_round(
+    one: lessor.Client, other: lessor.Client, aside: Callable[..., "Future[Any]"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P9: a round that all the others have left and erased looks like one that was opened."""
+    monkeypatch.setattr(sync_groups, "LOOK_S", SOON_S)
+    acquire, places, seen, may_open = one.acquire, [], [], rules.may_open
+
+    def looked(told: Any) -> bool:
+        seen.append(getattr(told, "token", 0))
+        return may_open(told)
+
+    monkeypatch.setattr(sync_groups, "may_open", looked)
+
+    def noted(*arguments: Any, **options: Any) -> lessor.Lease:
+        places.append(acquire(*arguments, **options))
+        return places[-1]
+
+    monkeypatch.setattr(one, "acquire", noted)
+    outcome = aside(one.barrier("b", 2).wait)
+    until(lambda: [bool(view.data) for view in other.describe(("b", "here"))] == [True], "it is here")
+    with other.lock(("b", "gate"), timeout=SOON_S) as gate:
+        until(lambda: gate.token in seen, "it has seen who has the gate")
+        other.break_lease(places[0].token, "it is not counted")
+        until(lambda: not places[0].held, "it is told")
+        gate.erase()
+    assert isinstance(outcome.exception(2 * SOON_S), LeaseLost)
+
+
 def test_who_gives_up_at_a_barrier_leaves_nothing_behind_though_its_gate_was_not_answered_in_time(
     one: lessor.Client, other: lessor.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
